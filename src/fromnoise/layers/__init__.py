@@ -1,0 +1,1 @@
+"""Building blocks that networks, codecs, encoders and data share; they know no diffusion."""

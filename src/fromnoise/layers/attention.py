@@ -1,0 +1,231 @@
+"""Attention, and the one seam through which its maps are read or replaced."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from fromnoise.core.errors import UsageError
+from fromnoise.layers.condition import Tokens
+from fromnoise.layers.init import xavier_, zero_
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a network an attention stands: its name there and what it looks at."""
+
+    name: str
+    kind: Literal["self", "cross"]
+
+
+class Kernel(Protocol):
+    """How attention is computed when nobody watches: (B, heads, N, D) in, the same shape out."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Attend; `mask` (B, 1, 1, K) is true where a key counts."""
+        ...
+
+
+class Hook(ABC):
+    """What stands in the seam: it sees, and may replace, what every attention it wants does."""
+
+    @abstractmethod
+    def wants(self, place: Place) -> bool:
+        """Whether this attention is of interest; the others run untouched, bit for bit."""
+
+    def inputs(
+        self, place: Place, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The query, key and value to go on with, each (B, heads, N, D); by default the same."""
+        return query, key, value
+
+    @abstractmethod
+    def maps(self, place: Place, probabilities: Tensor) -> Tensor:
+        """The probabilities (B, heads, queries, keys) to go on with."""
+
+
+_hooks: ContextVar[tuple[Hook, ...]] = ContextVar("attention_hooks", default=())
+
+
+@contextmanager
+def hooked(*hooks: Hook) -> Iterator[None]:
+    """Let hooks stand in the seam for the length of a `with` block, after those already there.
+
+    It holds for the calling thread only. Enter it around a network call, never across a `yield`.
+    """
+    token = _hooks.set((*_hooks.get(), *hooks))
+    try:
+        yield
+    finally:
+        _hooks.reset(token)
+
+
+def active_hooks() -> tuple[Hook, ...]:
+    """The hooks now in the seam, outermost first."""
+    return _hooks.get()
+
+
+def plain_kernel(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> Tensor:
+    """torch's scaled dot-product attention."""
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def probabilities(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √D) over the keys, in float32 at least; a row with no key at all is zero.
+
+    query, key: (B, heads, N, D); mask: (B, 1, 1, K), true where a key counts.
+    Reference: Vaswani et al. 2017, equation 1.
+    """
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if mask is None:
+        weights: Tensor = logits.softmax(dim=-1)
+        return weights
+    weights = logits.masked_fill(~mask, -torch.inf).softmax(dim=-1)
+    return weights.masked_fill(~mask, 0.0)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    place: Place,
+    mask: Tensor | None = None,
+    kernel: Kernel = plain_kernel,
+) -> Tensor:
+    """Attention of every network: softmax(q kᵀ / √D) v, watched by the hooks in the seam.
+
+    query, key, value: (B, heads, N, D); mask: (B, 1, 1, K), true where a key counts. Without a
+    hook that wants this place the kernel computes it; with one, the map is made and shown.
+    """
+    active = [hook for hook in _hooks.get() if hook.wants(place)]
+    if not active:
+        return kernel(query, key, value, mask)
+    for hook in active:
+        query, key, value = hook.inputs(place, query, key, value)
+    weights = probabilities(query, key, mask)
+    for hook in active:
+        weights = hook.maps(place, weights)
+    return weights.to(value.dtype) @ value
+
+
+class Attention(nn.Module):
+    """Residual multi-head attention of a feature map on itself or on tokens.
+
+    x + out(attend(query(norm(x)), key(c), value(c))) with c = norm(x), or the tokens where
+    `context` is their width. `out` starts at zero, so the layer starts as the identity.
+
+    channels: of the feature map; heads: must divide them; place: the name shown to hooks.
+    Raises UsageError when the heads do not divide the channels.
+    Reference: Vaswani et al. 2017; in a U-Net, Ho, Jain & Abbeel 2020.
+    """
+
+    def __init__(
+        self,
+        norm: nn.Module,
+        channels: int,
+        heads: int,
+        place: str,
+        context: int | None = None,
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise UsageError(
+                f"{heads} attention heads do not divide {channels} channels"
+            )
+        self.heads = heads
+        self.place = Place(place, "self" if context is None else "cross")
+        self.kernel: Kernel = plain_kernel
+        width = channels if context is None else context
+        self.norm = norm
+        self.query = xavier_(nn.Linear(channels, channels))
+        self.key = xavier_(nn.Linear(width, channels))
+        self.value = xavier_(nn.Linear(width, channels))
+        self.out = zero_(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, tokens: Tokens | None = None) -> Tensor:
+        own: Tensor = self.norm(x).flatten(2).transpose(1, 2)
+        context, mask = own, None
+        if self.place.kind == "cross" and tokens is not None:
+            context = tokens.values.to(own.dtype)
+            mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
+        query, key, value = (
+            part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2)
+            for part in (self.query(own), self.key(context), self.value(context))
+        )
+        mixed = attend(query, key, value, self.place, mask, self.kernel)
+        change: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return x + change.transpose(1, 2).reshape(x.shape)
+
+
+def everywhere(place: Place) -> bool:
+    """Every attention."""
+    return True
+
+
+class ReadMaps(Hook):
+    """Keeps the maps of the attentions chosen, in the order of the calls.
+
+    `maps_at["name"]` is a list with one (B, heads, queries, keys) tensor for each call.
+    """
+
+    def __init__(self, choose: Callable[[Place], bool] = everywhere) -> None:
+        self._choose = choose
+        self.maps_at: dict[str, list[Tensor]] = {}
+
+    def wants(self, place: Place) -> bool:
+        return self._choose(place)
+
+    def maps(self, place: Place, probabilities: Tensor) -> Tensor:
+        self.maps_at.setdefault(place.name, []).append(probabilities.detach().clone())
+        return probabilities
+
+
+class ReplaceMaps(Hook):
+    """Puts `change(place, part)` in place of part of the maps: some heads, some keys (tokens).
+
+    heads, tokens: which of them are shown to `change` and replaced; None for all.
+    """
+
+    def __init__(
+        self,
+        change: Callable[[Place, Tensor], Tensor],
+        choose: Callable[[Place], bool] = everywhere,
+        heads: Sequence[int] | None = None,
+        tokens: Sequence[int] | None = None,
+    ) -> None:
+        self._change = change
+        self._choose = choose
+        self._heads = heads
+        self._tokens = tokens
+
+    def wants(self, place: Place) -> bool:
+        return self._choose(place)
+
+    def maps(self, place: Place, probabilities: Tensor) -> Tensor:
+        heads = _index(self._heads, probabilities, 1)[:, None]
+        tokens = _index(self._tokens, probabilities, 3)[None, :]
+        changed = probabilities.clone()
+        part = probabilities.index_select(1, heads[:, 0]).index_select(3, tokens[0])
+        new = self._change(place, part).to(changed.dtype)
+        changed[:, heads, :, tokens] = new.permute(1, 3, 0, 2)
+        return changed
+
+
+def _index(chosen: Sequence[int] | None, maps: Tensor, axis: int) -> Tensor:
+    size = maps.shape[axis]
+    return torch.as_tensor(
+        range(size) if chosen is None else list(chosen),
+        dtype=torch.long,
+        device=maps.device,
+    )

@@ -1,0 +1,132 @@
+"""The three ways a network can be told something, and no others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fromnoise.core.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A sequence for cross-attention: `values` (B, L, D) and `mask` (B, L), true where it counts."""
+
+    values: Tensor
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a network is told besides x and t, in three named slots.
+
+    channels: extra input channels by name, each (B, C, ...) of the picture's spatial size;
+        the network concatenates them in the order it declares.
+    vector: raw vectors by name, each (B, K): one-hot or mixed class weights, sizes, levels; the
+        network embeds them and adds them to its time embedding.
+    tokens: a sequence for cross-attention.
+    """
+
+    channels: Mapping[str, Tensor] = field(default_factory=dict)
+    vector: Mapping[str, Tensor] = field(default_factory=dict)
+    tokens: Tokens | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """How many samples it speaks of, or None when every slot is empty."""
+        for value in (*self.channels.values(), *self.vector.values()):
+            return value.shape[0]
+        return None if self.tokens is None else self.tokens.values.shape[0]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Condition":
+        """Apply a function of one tensor to every tensor in every slot."""
+        tokens = self.tokens
+        if tokens is not None:
+            mask = None if tokens.mask is None else function(tokens.mask)
+            tokens = Tokens(function(tokens.values), mask)
+        return Condition(
+            {k: function(v) for k, v in self.channels.items()},
+            {k: function(v) for k, v in self.vector.items()},
+            tokens,
+        )
+
+    def rows(self, index: slice | Tensor) -> "Condition":
+        """The condition of some of the samples."""
+        return self.map(lambda value: value[index])
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """The same condition on another device."""
+        return self.map(lambda value: value.to(device))
+
+
+def where(keep: Tensor, told: Condition, null: Condition) -> Condition:
+    """Per sample, `told` where `keep` (B,) is true and `null` elsewhere."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        mask = keep.reshape((-1,) + (1,) * (a.ndim - 1))
+        return torch.where(mask, a, b.to(a.dtype))
+
+    return _zip(told, null, pick)
+
+
+def concatenate(first: Condition, second: Condition) -> Condition:
+    """Two conditions with the same slots, one after the other along the batch."""
+    return _zip(first, second, lambda a, b: torch.cat([a, b.to(a.dtype)]))
+
+
+def merge(*conditions: Condition) -> Condition:
+    """One condition for the same samples out of several: tokens concatenate, names unite.
+
+    Raises ShapeError when two of them use the same name in the same slot.
+    """
+    channels: dict[str, Tensor] = {}
+    vector: dict[str, Tensor] = {}
+    parts: list[Tokens] = []
+    for condition in conditions:
+        for slot, values in (
+            (channels, condition.channels),
+            (vector, condition.vector),
+        ):
+            clash = slot.keys() & values.keys()
+            if clash:
+                raise ShapeError(f"condition parts share the name {sorted(clash)[0]!r}")
+            slot.update(values)
+        if condition.tokens is not None:
+            parts.append(condition.tokens)
+    return Condition(channels, vector, _join(parts))
+
+
+def _join(parts: list[Tokens]) -> Tokens | None:
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    masks = [
+        p.mask
+        if p.mask is not None
+        else torch.ones(p.values.shape[:2], dtype=torch.bool)
+        for p in parts
+    ]
+    return Tokens(torch.cat([p.values for p in parts], dim=1), torch.cat(masks, dim=1))
+
+
+def _zip(
+    a: Condition, b: Condition, function: Callable[[Tensor, Tensor], Tensor]
+) -> Condition:
+    if a.channels.keys() != b.channels.keys() or a.vector.keys() != b.vector.keys():
+        raise ShapeError(
+            f"conditions have different parts: {sorted([*a.channels, *a.vector])} "
+            f"and {sorted([*b.channels, *b.vector])}"
+        )
+    tokens = a.tokens
+    if tokens is not None and b.tokens is not None:
+        mask = None
+        if tokens.mask is not None and b.tokens.mask is not None:
+            mask = function(tokens.mask, b.tokens.mask)
+        tokens = replace(
+            tokens, values=function(tokens.values, b.tokens.values), mask=mask
+        )
+    return Condition(
+        {k: function(v, b.channels[k]) for k, v in a.channels.items()},
+        {k: function(v, b.vector[k]) for k, v in a.vector.items()},
+        tokens,
+    )

@@ -1,0 +1,56 @@
+"""Networks: functions of x, time and a condition. They know no diffusion."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fromnoise.core.config import Kinds
+from fromnoise.core.errors import unknown
+from fromnoise.layers.blocks import Style
+from fromnoise.nets.base import SELF, Accepts, Network
+from fromnoise.nets.mlp import MLP
+from fromnoise.nets.presets import PRESETS
+from fromnoise.nets.unet import AttentionStyle, UNet
+
+NETS = Kinds("network")
+NETS.register("unet")(UNet)
+NETS.register("mlp")(MLP)
+
+
+def build(
+    name: str | Mapping[str, Any], device: str | torch.device | None = None
+) -> Network:
+    """A network by its published name, or from a configuration `{"kind": "unet", ...}`.
+
+    Its weights are drawn from torch's global generator. With device="meta" it has shapes but no
+    memory, whatever its size.
+
+    Raises UsageError for an unknown name or kind (with the nearest), an unknown argument, or a
+    value it cannot take.
+    """
+    if isinstance(name, Mapping):
+        config = name
+    elif name in PRESETS:
+        config = PRESETS[name]()
+    elif name in NETS:
+        config = {"kind": name}
+    else:
+        raise unknown("network", name, [*PRESETS, *NETS])
+    with torch.device("cpu" if device is None else device):
+        network: Network = NETS.build(config)
+    return network
+
+
+__all__ = [
+    "MLP",
+    "NETS",
+    "PRESETS",
+    "SELF",
+    "Accepts",
+    "AttentionStyle",
+    "Network",
+    "Style",
+    "UNet",
+    "build",
+]
