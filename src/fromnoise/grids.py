@@ -43,7 +43,7 @@ def trailing(schedule: Schedule, steps: int, end: float = 0.0) -> Tensor:
     """
     count = _knots(schedule)
     index = torch.arange(_steps(steps), 0, -1, dtype=torch.float64) * (count / steps)
-    return _close(_rounded(index, steps, count) / count, end)
+    return _close((torch.round(index) if steps <= count else index) / count, end)
 
 
 def leading(schedule: Schedule, steps: int, offset: int = 0, end: float = 0.0) -> Tensor:
@@ -53,24 +53,31 @@ def leading(schedule: Schedule, steps: int, offset: int = 0, end: float = 0.0) -
     """
     count = _knots(schedule)
     stride = count // _steps(steps) if steps <= count else count / steps
-    index = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride + offset
-    return _close((index + 1.0).clamp(max=count) / count, end)
+    index = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride
+    # An offset that would pass the last index is cut, so that no step is taken twice.
+    index = index + min(float(offset), count - 1 - index[0].item())
+    return _close((index + 1.0) / count, end)
 
 
 def linspace(schedule: Schedule, steps: int, end: float = 0.0) -> Tensor:
-    """Indices evenly from T − 1 to 0, both taken, rounded."""
+    """Indices evenly from T − 1 to 0, both taken, rounded; `trailing` with more steps than T."""
     count = _knots(schedule)
-    index = torch.linspace(count - 1, 0, _steps(steps), dtype=torch.float64)
-    return _close((_rounded(index, steps, count) + 1.0) / count, end)
+    if _steps(steps) > count:
+        return trailing(schedule, steps, end)
+    index = torch.linspace(count - 1, 0, steps, dtype=torch.float64)
+    return _close((torch.round(index) + 1.0) / count, end)
 
 
 def quadratic(schedule: Schedule, steps: int, end: float = 0.0) -> Tensor:
     """Indices ⌊(√(0.8·T)·i/(N−1))²⌋, denser near the data (Song et al. 2021, "DDIM").
 
-    Where rounding down would visit an index twice, the indices stay fractional.
+    Where rounding down would visit an index twice, the indices stay fractional; with more steps
+    than T they are those of `trailing`.
     """
     count = _knots(schedule)
-    root = torch.linspace(math.sqrt(0.8 * count), 0.0, _steps(steps), dtype=torch.float64)
+    if _steps(steps) > count:
+        return trailing(schedule, steps, end)
+    root = torch.linspace(math.sqrt(min(0.8 * count, count - 1)), 0.0, steps, dtype=torch.float64)
     index = torch.floor(root**2 + 1e-9)
     if bool((index.diff() >= 0).any()):
         index = root**2
@@ -110,9 +117,7 @@ def log_snr(
     return _close(_times(schedule, levels), end)
 
 
-def explicit(
-    schedule: Schedule, timesteps: Sequence[float], end: float = 0.0
-) -> Tensor:
+def explicit(schedule: Schedule, timesteps: Sequence[float], end: float = 0.0) -> Tensor:
     """Given discrete indices (T = 1000 for a continuous schedule), strictly decreasing."""
     index = torch.tensor(list(timesteps), dtype=torch.float64)
     count = _knots(schedule)
@@ -123,17 +128,13 @@ def explicit(
     return _close((index + 1.0) / count, end)
 
 
-def _rounded(index: Tensor, steps: int, count: int) -> Tensor:
-    return torch.round(index) if steps <= count else index
-
-
 def _times(schedule: Schedule, levels: Tensor) -> Tensor:
     return schedule.time(-2.0 * torch.log(levels))
 
 
 def _range(schedule: Schedule, low: float | None, high: float | None) -> tuple[float, float]:
     """The schedule's own least and greatest σ/α, or the given ones."""
-    first = 1.0 / schedule.steps if schedule.steps else 1e-3
+    first = 1e-3 if schedule.steps in (None, 1) else 1.0 / schedule.steps
     last = 1.0
     if schedule.at(1.0)[0] == 0.0:
         # No finite ratio at t = 1: start one part in a thousand below it.

@@ -174,9 +174,13 @@ class EDM(Parameterization):
         norm = self._norm(scales)
         root = torch.sqrt(norm)
         return Coefficients(
-            scales.alpha * self.sigma_data**2 / norm, scales.sigma * self.sigma_data / root, 1 / root
+            scales.alpha * self.sigma_data**2 / norm,
+            scales.sigma * self.sigma_data / root,
+            1 / root,
         )
 
     def target(self, scales: Scales) -> Target:
         root = torch.sqrt(self._norm(scales))
-        return Target(scales.sigma / (self.sigma_data * root), -scales.alpha * self.sigma_data / root)
+        return Target(
+            scales.sigma / (self.sigma_data * root), -scales.alpha * self.sigma_data / root
+        )

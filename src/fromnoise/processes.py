@@ -19,10 +19,10 @@ from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.core.tensors import times
 from fromnoise.operators.basis import dct, frequencies, idct
-from fromnoise.operators.families import Family
-from fromnoise.schedules import Scales, Schedule
+from fromnoise.operators.families import FAMILIES, Family
+from fromnoise.schedules import SCHEDULES, Scales, Schedule, flow
 
-PROCESSES = Kinds("process")
+PROCESSES = Kinds("process", uses=(SCHEDULES, FAMILIES))
 
 Level = float | Tensor
 """A coefficient at one time: a number, or one for each frequency (H, W), float64."""
@@ -38,7 +38,9 @@ class Process(nn.Module, ABC):
         """x_t given x0 (B, ...), t (B,) and standard normal noise of x0's shape."""
 
     @abstractmethod
-    def move(self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Tensor | None = None) -> Tensor:
+    def move(
+        self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
         """x_s given x_t and a belief about x0; s may lie on either side of t.
 
         Without noise the move keeps the noise that x and x0 imply (DDIM, cold diffusion's
@@ -73,6 +75,11 @@ class Process(nn.Module, ABC):
     def schedule(self) -> Schedule:
         """The schedule of its noise. Raises UsageError for a process without noise."""
 
+    @property
+    def clock(self) -> Schedule:
+        """The schedule that grids are laid on: that of its noise, where there is noise."""
+        return self.schedule
+
     def begin(self, noise: Noise, like: Tensor) -> "Process":
         """The process of one run: what is random once per sample (a mask, say) is drawn here."""
         del noise, like
@@ -105,7 +112,9 @@ class _Noisy(Process):
         alpha, sigma = typed(self.scales(t, x0), x0)
         return self.synthesise(alpha * self.analyse(x0) + sigma * self.analyse(noise))
 
-    def move(self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Tensor | None = None) -> Tensor:
+    def move(
+        self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
         """x_s = α_s·x0 + √(σ_s² − η²)·ε̂ + η·z with ε̂ = (x_t − α_t·x0)/σ_t.
 
         η = 0 without noise. With noise η² is the variance of q(x_s | x_t, x0) towards the data
@@ -120,7 +129,7 @@ class _Noisy(Process):
             return self.synthesise(c.to(x.dtype) * z0 + d.to(x.dtype) * implied)
         # |β| as in q(x_late | x_early): σ_late² − (α_late/α_early)²·σ_early².
         towards = (a * d) <= (c * b)
-        late = torch.where(towards, b**2 - (a * d / c) ** 2, d**2 - (c * b / a) ** 2).clamp(min=0)
+        late = torch.where(towards, b**2 - _carried(a, d, c), d**2 - _carried(c, b, a)).clamp(min=0)
         fresh = torch.where(towards, late * (d * inverse) ** 2, late)
         kept = torch.sqrt((d**2 - fresh).clamp(min=0))
         c, kept, added = (w.to(x.dtype) for w in (c, kept, torch.sqrt(fresh)))
@@ -177,7 +186,9 @@ class Spectral(_Noisy):
         """How much of each frequency is left, (B, 1, H, W)."""
         width = self.blur * torch.sin(0.5 * math.pi * t.double()) ** 2
         exponent = -0.5 * self._frequencies.to(t.device) * width.reshape(-1, 1, 1, 1) ** 2
-        return (1.0 - self.d_min) * torch.exp(exponent) + self.d_min if self.blur else exponent.exp()
+        return (
+            (1.0 - self.d_min) * torch.exp(exponent) + self.d_min if self.blur else exponent.exp()
+        )
 
     def scales(self, t: Tensor, like: Tensor) -> Scales:
         if tuple(like.shape[-2:]) != self.size:
@@ -216,6 +227,7 @@ class Cold(Process):
     def __init__(self, family: Family, rank: int = 64) -> None:
         super().__init__()
         self.family = family
+        self.learned = family.learned
         self.rank = rank
         self.draw: Tensor | None = None
         self.register_buffer("prior_mean", torch.zeros(0))
@@ -236,16 +248,27 @@ class Cold(Process):
         _, values, directions = torch.linalg.svd(centred, full_matrices=False)
         self.prior_factor = (values[: self.rank, None] * directions[: self.rank]).to(x0.dtype)
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # The fitted prior has the size of its pictures, which a fresh process does not know yet.
+        for name in ("prior_mean", "prior_factor"):
+            if prefix + name in state:
+                setattr(self, name, torch.empty_like(state[prefix + name]))
+        super()._load_from_state_dict(state, prefix, *rest)
+
     def corrupt(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return self.family.apply(x0, t, self.draw)
 
-    def move(self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Tensor | None = None) -> Tensor:
+    def move(
+        self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
         """x_s = x_t − D(x0, t) + D(x0, s) (Bansal et al. 2022, algorithm 2)."""
         return x - self.family.apply(x0, t, self.draw) + self.family.apply(x0, s, self.draw)
 
     def prior(self, noise: Noise, like: Tensor, t: float = 1.0) -> Tensor:
         if self.prior_mean.numel() != like[0].numel():
-            raise UsageError("this cold process has no fitted prior for such pictures; fit it first")
+            raise UsageError(
+                "this cold process has no fitted prior for such pictures; fit it first"
+            )
         weights = noise.normal(like).flatten(1)[:, : self.prior_factor.shape[0]]
         flat = self.prior_mean + weights.float() @ self.prior_factor.float()
         return flat.reshape(like.shape).to(like)
@@ -256,6 +279,11 @@ class Cold(Process):
     def reading(self, t: Tensor, like: Tensor) -> Scales:
         one = torch.ones((like.shape[0],) + (1,) * (like.ndim - 1), dtype=torch.float64)
         return Scales(one, torch.zeros_like(one))
+
+    @property
+    def clock(self) -> Schedule:
+        """Straight lines: with no noise, only the time itself counts."""
+        return flow()
 
     def _without_noise(self) -> UsageError:
         return UsageError("cold diffusion has no noise; sample it with cold1 or cold2")
@@ -269,6 +297,11 @@ class Cold(Process):
     @property
     def schedule(self) -> Schedule:
         raise self._without_noise()
+
+
+def _carried(late: Tensor, sigma: Tensor, early: Tensor) -> Tensor:
+    """The early time's noise variance as it is left at the late one: (α_late/α_early·σ)²."""
+    return torch.where(late > 0, late * sigma / early, 0.0) ** 2
 
 
 def typed(scales: Scales, like: Tensor) -> Scales:

@@ -14,7 +14,12 @@ from fromnoise.interop.unet2d_keys import to_diffusers, to_ours
 CIFAR = {
     "sample_size": 32,
     "block_out_channels": (128, 256, 256, 256),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "down_block_types": (
+        "DownBlock2D",
+        "AttnDownBlock2D",
+        "DownBlock2D",
+        "DownBlock2D",
+    ),
     "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
     "layers_per_block": 2,
     "attention_head_dim": None,
@@ -42,7 +47,10 @@ OURS = {
 }
 CASES = {
     "asymmetric": (TINY, OURS),
-    "symmetric": (TINY | {"downsample_padding": 1}, OURS | {"style": {"groups": 4, "eps": 1e-6}}),
+    "symmetric": (
+        TINY | {"downsample_padding": 1},
+        OURS | {"style": {"groups": 4, "eps": 1e-6}},
+    ),
     "heads": (
         TINY | {"attention_head_dim": 4},
         OURS | {"attention": {"at": [2], "head_channels": 4}},
@@ -70,7 +78,9 @@ class ExactTime(nn.Module):
         index = torch.arange(self.half, dtype=torch.float64)
         last = self.half if self.adm else self.half - 1
         angles = time.double()[:, None] * (10000.0 ** (-index / last))
-        pair = [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
+        pair = (
+            [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
+        )
         return torch.cat(pair, dim=1)
 
 

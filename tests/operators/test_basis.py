@@ -1,4 +1,4 @@
-"""The cosine basis: orthonormal, equal to scipy's, and the one in which a Gaussian blur is exact."""
+"""The cosine basis: orthonormal, equal to scipy's, and where a Gaussian blur is exact."""
 
 import math
 

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[SpectralOperator, tuple[int, ...]]] = {
     "uniform blur": (uniform_blur(3, cutoff=1e-9), (1, 6, 6)),
     "downsample": (Downsample(2), (2, 4, 6)),
     "downsample a signal": (Downsample(3), (1, 9)),
-    "mask": (mask([[1, 0, 1], [0, 0.5, 1]]), (2, 2, 3)),
+    "mask": (mask([[1.0, 0.0, 1.0], [0.0, 0.5, 1.0]]), (2, 2, 3)),
     "box": (Box(), (1, 5, 6)),
     "mean": (Grayscale(), (3, 2, 3)),
     "luma": (Grayscale(LUMA), (3, 2, 3)),

@@ -6,7 +6,7 @@ A file can name a kind from a table and its plain arguments; it can never name a
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
 
@@ -39,8 +39,10 @@ class Kinds(Mapping[str, Callable[..., Any]]):
     {'kind': 'square', 'side': 3}
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, uses: tuple["Kinds", ...] = ()) -> None:
+        """`uses` are the tables that arguments which are themselves kinds may come from."""
         self.what = what
+        self._uses = (self, *uses)
         self._table: dict[str, Callable[..., Any]] = {}
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
@@ -62,24 +64,23 @@ class Kinds(Mapping[str, Callable[..., Any]]):
                 else _remembering_function(name, constructor)
             )
             self._table[name] = made
-            return made  # type: ignore[no-any-return]
+            return cast(F, made)
 
         return decorate
 
     def build(self, config: Mapping[str, Any]) -> Any:
-        """Build from `{"kind": name, argument: value, ...}`; nested kinds come from this table.
+        """Build from `{"kind": name, argument: value, ...}`.
+
+        Nested kinds come from this table and those it uses.
 
         Raises UsageError for an unknown kind (with the nearest names), an unknown or missing
         argument, or a value of the wrong type.
         """
         arguments = dict(config)
         name = arguments.pop("kind", None)
-        if name not in self._table:
+        if not isinstance(name, str) or name not in self._table:
             raise unknown(self.what, name, self._table)
-        nested = {
-            key: self.build(value) if isinstance(value, Mapping) and "kind" in value else value
-            for key, value in arguments.items()
-        }
+        nested = {key: self._nested(value) for key, value in arguments.items()}
         constructor = self._table[name]
         check = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
         try:
@@ -90,6 +91,15 @@ class Kinds(Mapping[str, Callable[..., Any]]):
             return made
         except ValidationError as error:
             raise UsageError(f"{self.what} {name!r}: {first_fault(error)}") from None
+
+    def _nested(self, value: Any) -> Any:
+        if not (isinstance(value, Mapping) and "kind" in value):
+            return value
+        for table in self._uses:
+            if isinstance(value["kind"], str) and value["kind"] in table:
+                return table.build(value)
+        known = [name for table in self._uses for name in table]
+        raise unknown(f"part of a {self.what}", value["kind"], known)
 
 
 def first_fault(error: ValidationError) -> str:
@@ -143,10 +153,10 @@ def _remembering_class(name: str, cls: type) -> type:
     signature = inspect.signature(cls)
 
     @functools.wraps(original)
-    def __init__(self: Any, *args: Any, **given: Any) -> None:
+    def remember(self: Any, *args: Any, **given: Any) -> None:
         original(self, *args, **given)
         if type(self) is cls:
             object.__setattr__(self, "config", _config(name, signature, *args, **given))
 
-    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__init__ = remember  # type: ignore[misc]
     return cls

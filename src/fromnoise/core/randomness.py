@@ -12,6 +12,7 @@ from torch import Tensor
 from fromnoise.core.errors import UsageError
 
 _SEED_LIMIT = 2**63
+_ENGINE_BITS = 2**32 - 1
 
 
 def seeds_for(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
@@ -31,6 +32,18 @@ def seeds_for(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     return seeds
 
 
+def _engine_seed(seed: int) -> int:
+    """The seed itself below 2³²; above, a hash of it.
+
+    torch's CPU generator looks at 32 bits only: without this, seeds 2³² apart would draw the same.
+    """
+    if seed <= _ENGINE_BITS:
+        return seed
+    mixed = (seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
+    return (mixed ^ (mixed >> 31)) & _ENGINE_BITS
+
+
 class Noise:
     """A source of noise over per-sample seeds.
 
@@ -42,7 +55,7 @@ class Noise:
         if count is None:
             count = 1 if isinstance(seed, int) else len(seed)
         self.seeds = seeds_for(seed, count)
-        self._generators = [torch.Generator().manual_seed(s) for s in self.seeds]
+        self._generators = [torch.Generator().manual_seed(_engine_seed(s)) for s in self.seeds]
 
     def __len__(self) -> int:
         return len(self.seeds)

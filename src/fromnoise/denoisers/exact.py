@@ -44,7 +44,9 @@ class GaussianDenoiser(Denoiser):
         alpha, sigma = self.process.scales(t, x)
         var = alpha**2 * self.std**2 + sigma**2
         z = self.process.analyse(x.double())
-        return flat_sum(-0.5 * (z - alpha * self.mean) ** 2 / var - 0.5 * torch.log(2 * torch.pi * var))
+        return flat_sum(
+            -0.5 * (z - alpha * self.mean) ** 2 / var - 0.5 * torch.log(2 * torch.pi * var)
+        )
 
 
 class MixtureDenoiser(Denoiser):
@@ -131,14 +133,18 @@ class EmpiricalDenoiser(Denoiser):
         self.data = data.double()
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
-        alpha, sigma = (c.to(torch.float64) for c in self.process.scales(t, x))
+        alpha, sigma = self.process.scales(t, x)
+        # At t = 0 the nearest sample, as in the limit.
+        sigma = sigma.clamp(min=1e-8)
         z, points = self.process.analyse(x.double()), self.process.analyse(self.data)
         # ‖z − α·p‖²/σ² expanded, so that no (B, M, ...) tensor is made.
         inverse = (1 / sigma**2).expand_as(z).flatten(1)
         gain = (alpha / sigma**2).expand_as(z).flatten(1)
         square = (alpha**2 / sigma**2).expand_as(z).flatten(1)
         flat, p = z.flatten(1), points.flatten(1)
-        distance = (inverse * flat**2).sum(1, keepdim=True) - 2 * (gain * flat) @ p.T + square @ (p**2).T
+        distance = (
+            (inverse * flat**2).sum(1, keepdim=True) - 2 * (gain * flat) @ p.T + square @ (p**2).T
+        )
         share = torch.softmax(-0.5 * distance, dim=1)
         data = self.data.flatten(1)
         mean = share @ data

@@ -33,7 +33,7 @@ class NetworkDenoiser(Denoiser, nn.Module):
         self.learned_variance = learned_variance
 
     def output(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """The network's raw output F(in·x, time) at t (B,): what a loss compares with its target."""
+        """The raw output F(in·x, time) at t (B,): what a loss compares with its target."""
         scales = self.process.reference(t)
         inside = self.parameterization.coefficients(scales).inside
         told = self.parameterization.time(t, scales)
@@ -44,10 +44,9 @@ class NetworkDenoiser(Denoiser, nn.Module):
         """Read a raw output as a belief about x0."""
         fraction = None
         if self.learned_variance:
-            if output.shape[1] != 2 * x.shape[1]:
-                raise ShapeError(
-                    f"learned variance needs {2 * x.shape[1]} output channels, got {output.shape[1]}"
-                )
+            needed, given = 2 * x.shape[1], output.shape[1]
+            if given != needed:
+                raise ShapeError(f"learned variance needs {needed} output channels, got {given}")
             output, raw = output.chunk(2, dim=1)
             fraction = (raw + 1.0) / 2.0
         process = self.process

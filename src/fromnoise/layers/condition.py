@@ -1,7 +1,7 @@
 """The three ways a network can be told something, and no others."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from fromnoise.core.errors import ShapeError
 
 @dataclass(frozen=True)
 class Tokens:
-    """A sequence for cross-attention: `values` (B, L, D) and `mask` (B, L), true where it counts."""
+    """Tokens for cross-attention: `values` (B, L, D), and `mask` (B, L), true where it counts."""
 
     values: Tensor
     mask: Tensor | None = None
@@ -26,11 +26,14 @@ class Condition:
     vector: raw vectors by name, each (B, K): one-hot or mixed class weights, sizes, levels; the
         network embeds them and adds them to its time embedding.
     tokens: a sequence for cross-attention.
+    null: what the network is told of these samples when it is told nothing, for guidance without
+        a classifier; its encoders say which slots that drops.
     """
 
     channels: Mapping[str, Tensor] = field(default_factory=dict)
     vector: Mapping[str, Tensor] = field(default_factory=dict)
     tokens: Tokens | None = None
+    null: "Condition | None" = None
 
     @property
     def batch(self) -> int | None:
@@ -49,6 +52,7 @@ class Condition:
             {k: function(v) for k, v in self.channels.items()},
             {k: function(v) for k, v in self.vector.items()},
             tokens,
+            None if self.null is None else self.null.map(function),
         )
 
     def rows(self, index: slice | Tensor) -> "Condition":
@@ -61,7 +65,10 @@ class Condition:
 
 
 def where(keep: Tensor, told: Condition, null: Condition) -> Condition:
-    """Per sample, `told` where `keep` (B,) is true and `null` elsewhere."""
+    """Per sample, `told` where `keep` (B,) is true and `null` elsewhere.
+
+    Raises ShapeError when they do not fill the same slots. Shorter tokens are padded and masked.
+    """
 
     def pick(a: Tensor, b: Tensor) -> Tensor:
         mask = keep.reshape((-1,) + (1,) * (a.ndim - 1))
@@ -71,7 +78,10 @@ def where(keep: Tensor, told: Condition, null: Condition) -> Condition:
 
 
 def concatenate(first: Condition, second: Condition) -> Condition:
-    """Two conditions with the same slots, one after the other along the batch."""
+    """Two conditions with the same slots, one after the other along the batch.
+
+    Raises ShapeError when they do not fill the same slots. Shorter tokens are padded and masked.
+    """
     return _zip(first, second, lambda a, b: torch.cat([a, b.to(a.dtype)]))
 
 
@@ -94,39 +104,54 @@ def merge(*conditions: Condition) -> Condition:
             slot.update(values)
         if condition.tokens is not None:
             parts.append(condition.tokens)
-    return Condition(channels, vector, _join(parts))
+    nulls = [c.null for c in conditions if c.null is not None]
+    null = merge(*nulls) if nulls and len(nulls) == len(conditions) else None
+    return Condition(channels, vector, _join(parts), null)
 
 
 def _join(parts: list[Tokens]) -> Tokens | None:
     if len(parts) < 2:
         return parts[0] if parts else None
-    masks = [
-        p.mask
-        if p.mask is not None
-        else torch.ones(p.values.shape[:2], dtype=torch.bool)
-        for p in parts
-    ]
+    masks = [_mask(p) for p in parts]
     return Tokens(torch.cat([p.values for p in parts], dim=1), torch.cat(masks, dim=1))
 
 
-def _zip(
-    a: Condition, b: Condition, function: Callable[[Tensor, Tensor], Tensor]
-) -> Condition:
-    if a.channels.keys() != b.channels.keys() or a.vector.keys() != b.vector.keys():
-        raise ShapeError(
-            f"conditions have different parts: {sorted([*a.channels, *a.vector])} "
-            f"and {sorted([*b.channels, *b.vector])}"
-        )
-    tokens = a.tokens
-    if tokens is not None and b.tokens is not None:
-        mask = None
-        if tokens.mask is not None and b.tokens.mask is not None:
-            mask = function(tokens.mask, b.tokens.mask)
-        tokens = replace(
-            tokens, values=function(tokens.values, b.tokens.values), mask=mask
-        )
+def _mask(tokens: Tokens) -> Tensor:
+    if tokens.mask is not None:
+        return tokens.mask
+    values = tokens.values
+    return torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+
+
+def _zip(a: Condition, b: Condition, function: Callable[[Tensor, Tensor], Tensor]) -> Condition:
+    if _slots(a) != _slots(b):
+        raise ShapeError(f"conditions have different parts: {_slots(a)} and {_slots(b)}")
+    tokens = None
+    if a.tokens is not None and b.tokens is not None:
+        tokens = _zip_tokens(a.tokens, b.tokens, function)
     return Condition(
         {k: function(v, b.channels[k]) for k, v in a.channels.items()},
         {k: function(v, b.vector[k]) for k, v in a.vector.items()},
         tokens,
+    )
+
+
+def _slots(condition: Condition) -> list[str]:
+    tokens = [] if condition.tokens is None else ["tokens"]
+    return [*sorted(condition.channels), *sorted(condition.vector), *tokens]
+
+
+def _zip_tokens(a: Tokens, b: Tokens, function: Callable[[Tensor, Tensor], Tensor]) -> Tokens:
+    if a.mask is None and b.mask is None and a.values.shape[1] == b.values.shape[1]:
+        return Tokens(function(a.values, b.values))
+    length = max(a.values.shape[1], b.values.shape[1])
+    a, b = _padded(a, length), _padded(b, length)
+    return Tokens(function(a.values, b.values), function(_mask(a), _mask(b)))
+
+
+def _padded(tokens: Tokens, length: int) -> Tokens:
+    extra = length - tokens.values.shape[1]
+    return Tokens(
+        torch.nn.functional.pad(tokens.values, (0, 0, 0, extra)),
+        torch.nn.functional.pad(_mask(tokens), (0, extra)),
     )

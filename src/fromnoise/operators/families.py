@@ -8,14 +8,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fromnoise.core.config import Kinds
-from fromnoise.core.errors import ShapeError, UsageError
+from fromnoise.core.errors import ShapeError, UsageError, unknown
 from fromnoise.core.randomness import Noise
 from fromnoise.core.tensors import expand
 from fromnoise.operators.base import Operator
@@ -26,8 +26,6 @@ from fromnoise.operators.pointwise import check_colour, colour_like
 
 FAMILIES = Kinds("operator family")
 """Every family that a configuration file can name, by kind."""
-
-Growth = Literal["linear", "exponential"]
 
 
 class Family(ABC):
@@ -63,7 +61,7 @@ class Family(ABC):
         return Snapshot(self, t, draw)
 
     def apply(
-        self, x0: Float[Tensor, "batch ..."], t: Float[Tensor, " batch"], draw: Tensor | None = None
+        self, x0: Float[Tensor, "batch ..."], t: Float[Tensor, " times"], draw: Tensor | None = None
     ) -> Float[Tensor, "batch ..."]:
         """D(x0, t), each sample at its own time.
 
@@ -96,7 +94,7 @@ class Snapshot(Operator):
         return self.family.apply(x, self.t, self.draw)
 
 
-def widths(steps: int, first: float, last: float, growth: Growth) -> Tensor:
+def widths(steps: int, first: float, last: float, growth: str) -> Tensor:
     """The widths of `steps` levels from first to last, float64: evenly spaced, or in their logs.
 
     Raises UsageError for no steps, a width that is not above 0, or another growth.
@@ -105,11 +103,11 @@ def widths(steps: int, first: float, last: float, growth: Growth) -> Tensor:
         raise UsageError(f"a family of {steps} steps; use 1 or more")
     if not (0 < first < math.inf and 0 < last < math.inf):
         raise UsageError(f"widths from {first} to {last} must be above 0")
-    if growth == "exponential":
-        return torch.logspace(math.log2(first), math.log2(last), steps, 2.0, dtype=torch.float64)
     if growth == "linear":
         return torch.linspace(first, last, steps, dtype=torch.float64)
-    raise UsageError(f"unknown growth {growth!r}; use linear or exponential")
+    if growth == "exponential":
+        return torch.logspace(math.log2(first), math.log2(last), steps, 2.0, dtype=torch.float64)
+    raise unknown("growth", growth, ("linear", "exponential"))
 
 
 def accumulated(increments: Tensor, t: Tensor) -> Tensor:
@@ -127,7 +125,8 @@ class Blur(Family):
     """Gaussian blurs applied one after another: D(x, k/T) = G(σ_k)·…·G(σ_1)·x.
 
     With reflecting edges the blurs add up to one of variance Σσ_i², exactly; part of a level is
-    that part of its variance. steps: T. first, last: σ_1 and σ_T in pixels. growth: how σ grows.
+    that part of its variance. steps: T. first, last: σ_1 and σ_T in pixels. growth: linear or
+    exponential, how σ grows.
     At t = 1 a picture of side n keeps exp(−(π/n)²·Σσ²/2) of its slowest wave: choose the widths so
     that this is small where samples shall start from colours alone.
     """
@@ -135,7 +134,7 @@ class Blur(Family):
     steps: int = 40
     first: float = 0.4
     last: float = 2.0
-    growth: Growth = "linear"
+    growth: str = "linear"
 
     def __post_init__(self) -> None:
         widths(self.steps, self.first, self.last, self.growth)
@@ -168,7 +167,7 @@ class LearnableBlur(Family):
     """
 
     def __init__(
-        self, steps: int = 40, first: float = 0.4, last: float = 2.0, growth: Growth = "linear"
+        self, steps: int = 40, first: float = 0.4, last: float = 2.0, growth: str = "linear"
     ) -> None:
         self._widths = LevelWidths(widths(steps, first, last, growth))
         self._steps = steps
@@ -224,7 +223,8 @@ class Downsampling(Family):
 class Masking(Family):
     """A soft hole that grows from a centre: D(x, k/T) = x·Π_{i≤k} (1 − exp(−r²/(2σ_i²))).
 
-    steps: T. first, last: σ_1 and σ_T in parts of the picture's longest side. growth: how σ grows.
+    steps: T. first, last: σ_1 and σ_T in parts of the picture's longest side. growth: linear or
+    exponential, how σ grows.
     spread: where the centre may be, 0 always the middle, 1 anywhere in the picture; it is the draw
     of each sample. Part of a level is a power of its factor. What is removed becomes mid-grey.
     The default widths leave 0.2 % of a picture at t = 1 from a hole in the middle; with a spread of
@@ -235,7 +235,7 @@ class Masking(Family):
     first: float = 0.02
     last: float = 0.4
     spread: float = 0.0
-    growth: Growth = "linear"
+    growth: str = "linear"
 
     def __post_init__(self) -> None:
         widths(self.steps, self.first, self.last, self.growth)
@@ -252,6 +252,8 @@ class Masking(Family):
     def _degrade(self, x0: Tensor, t: Tensor, draw: Tensor | None) -> Tensor:
         if draw is None:
             raise UsageError("a growing mask needs its centres; pass what `draw` gives")
+        if draw.shape[1:] != (len(spatial(x0)),):
+            raise ShapeError(f"centres of shape {tuple(draw.shape)} for pictures of {spatial(x0)}")
         r2 = squared_distance(draw, x0)
         level = t.to(torch.float64) * self.steps
         keep = torch.ones_like(r2)

@@ -3,6 +3,7 @@
 Discrete ones take any number of steps and any betas; all are float64 inside.
 """
 
+import copy
 import math
 
 import torch
@@ -59,8 +60,10 @@ def _discrete(alphas_cumprod: Tensor, remainder: Tensor) -> DiscreteSchedule:
 def from_betas(betas: Tensor) -> DiscreteSchedule:
     """A discrete schedule of any betas (T,), each in (0, 1]."""
     betas = betas.double()
-    if betas.ndim != 1 or len(betas) == 0 or bool(((betas <= 0) | (betas > 1)).any()):
+    if betas.ndim != 1 or len(betas) == 0 or not bool(((betas > 0) & (betas <= 1)).all()):
         raise UsageError("betas must be a non-empty list of numbers above 0 and at most 1")
+    if bool((betas[:-1] == 1).any()) or betas[0] == 1:
+        raise UsageError("only the last of two or more betas may be 1: it removes the data")
     log_bar = torch.cumsum(torch.log1p(-betas), 0)
     return _discrete(torch.exp(log_bar), -torch.expm1(log_bar))
 
@@ -68,8 +71,10 @@ def from_betas(betas: Tensor) -> DiscreteSchedule:
 def from_alphas_cumprod(alphas_cumprod: Tensor) -> DiscreteSchedule:
     """A discrete schedule of given ᾱ (T,), strictly decreasing in [0, 1)."""
     bar = alphas_cumprod.double()
-    if bar.ndim != 1 or bool((bar >= 1).any() | (bar < 0).any() | (bar.diff() >= 0).any()):
-        raise UsageError("alphas_cumprod must decrease strictly from below 1 to 0 or more")
+    if bar.ndim != 1 or len(bar) == 0 or not bool(((bar < 1) & (bar >= 0)).all()):
+        raise UsageError("alphas_cumprod must be a non-empty list of numbers from 0 to below 1")
+    if bool((bar.diff() >= 0).any()) or bar[0] == 0:
+        raise UsageError("alphas_cumprod must decrease strictly, and start above 0")
     return _discrete(bar, 1.0 - bar)
 
 
@@ -80,9 +85,7 @@ def _linspace(start: float, end: float, steps: int) -> Tensor:
 
 
 @SCHEDULES.register("linear")
-def linear(
-    steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
-) -> DiscreteSchedule:
+def linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteSchedule:
     """β linear from `beta_start` to `beta_end` (Ho et al. 2020, section 4)."""
     return from_betas(_linspace(beta_start, beta_end, steps))
 
@@ -92,6 +95,8 @@ def scaled_linear(
     steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
 ) -> DiscreteSchedule:
     """√β linear: what latent diffusion calls "linear" (Rombach et al. 2022)."""
+    if not (beta_start > 0 and beta_end > 0):
+        raise UsageError(f"betas {beta_start} and {beta_end} must be above 0")
     return from_betas(_linspace(math.sqrt(beta_start), math.sqrt(beta_end), steps) ** 2)
 
 
@@ -135,7 +140,7 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Schedule:
 
     σ_min sits at t = 1e-3; below, σ runs linearly to 0 at t = 0, so that data is reached.
     """
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < math.inf:
         raise UsageError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
     return Schedule(Geometric(sigma_min, sigma_max), VarianceExploding())
 
@@ -156,7 +161,7 @@ def flow(shift: float = 1.0) -> Schedule:
 
     Liu et al. 2023, "Flow Straight and Fast"; the shift is Esser et al. 2024, eq. 23.
     """
-    if shift <= 0:
+    if not 0 < shift < math.inf:
         raise UsageError(f"shift {shift} must be above 0")
     return Schedule(ShiftedFlow(shift), Straight())
 
@@ -170,11 +175,13 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
     """
     one = torch.ones((), dtype=torch.float64)
     if schedule(one).alpha.item() == 0.0:
-        return Schedule(schedule.path, schedule.scaling, schedule.steps)
+        return copy.copy(schedule)
     if not _preserves_variance(schedule):
         raise UsageError("only a variance-preserving schedule can be rescaled to zero terminal SNR")
     if schedule.steps is None:
         return Schedule(ZeroTerminal(schedule.path, schedule.scaling), schedule.scaling)
+    if schedule.steps == 1:
+        raise UsageError("one step has nothing to rescale; use 2 steps or more")
     root = schedule(schedule.index_time(torch.arange(schedule.steps))).alpha
     first, last = root[0].clone(), root[-1].clone()
     rescaled = ((root - last) * (first / (first - last))) ** 2
@@ -188,5 +195,5 @@ def _preserves_variance(schedule: Schedule) -> bool:
 
 
 def _check_betas(beta_min: float, beta_max: float) -> None:
-    if not 0 < beta_min < beta_max:
+    if not 0 < beta_min < beta_max < math.inf:
         raise UsageError(f"need 0 < beta_min < beta_max, got {beta_min} and {beta_max}")

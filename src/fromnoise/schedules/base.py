@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fromnoise.core.errors import UsageError
+
 
 class Scales(NamedTuple):
     """The two coefficients of x_t = α·x0 + σ·ε, float64, the shape of the times asked for."""
@@ -53,6 +55,11 @@ class Scaling(ABC):
         """d log α / d log r."""
 
 
+def _inside(t: Tensor) -> Tensor:
+    """t kept above 0 by less than anything can see: where d log r/dt is infinite, limits hold."""
+    return t.double().clamp(min=1e-100)
+
+
 class Schedule:
     """Noise over time: `schedule(t)` is `Scales(alpha, sigma)`, float64.
 
@@ -84,12 +91,12 @@ class Schedule:
 
     def drift(self, t: Tensor) -> Tensor:
         """f(t) = d log α/dt."""
-        t = t.double()
+        t = _inside(t)
         return self.scaling.log_alpha_slope(self(t)) * self.path.rate(t)
 
     def diffusion2(self, t: Tensor) -> Tensor:
         """g²(t) = dσ²/dt − 2·f(t)·σ²(t)."""
-        t = t.double()
+        t = _inside(t)
         return 2.0 * self(t).sigma ** 2 * self.path.rate(t)
 
     @functools.lru_cache(maxsize=8192)  # noqa: B019 (schedules are few and live as long as a run)
@@ -101,7 +108,7 @@ class Schedule:
     def index_time(self, index: Tensor) -> Tensor:
         """The time of discrete index k, which may be fractional: (k+1)/T."""
         if self.steps is None:
-            raise TypeError("a continuous schedule has no indices")
+            raise UsageError("a continuous schedule has no indices; use times in [0, 1]")
         return (index.double() + 1.0) / self.steps
 
 

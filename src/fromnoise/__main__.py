@@ -1,0 +1,5 @@
+"""`python -m fromnoise` is the command line."""
+
+from fromnoise.cli.main import main
+
+main()

@@ -1,0 +1,115 @@
+"""The recipe a written picture carries: enough to draw it again, and to say what differs."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fromnoise import __version__
+from fromnoise.core.errors import FileError
+from fromnoise.core.images import read_png_text
+
+FORMAT = 1
+KEY = "fromnoise"
+
+_LABELS = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "dpm2": "DPM2",
+    "dpm2_a": "DPM2 a",
+    "dpm++2m": "DPM++ 2M",
+    "dpm++2m_sde": "DPM++ 2M SDE",
+    "dpm++2s_a": "DPM++ 2S a",
+    "dpm++3m_sde": "DPM++ 3M SDE",
+    "lms": "LMS",
+    "plms": "PLMS",
+    "unipc": "UniPC",
+}
+"""Samplers as AUTOMATIC1111's web UI spells them, for the `parameters` text."""
+
+
+def environment() -> dict[str, Any]:
+    """What a picture's bits may depend on besides its recipe."""
+    import torch
+
+    return {
+        "fromnoise": __version__,
+        "torch": version("torch"),
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.machine(),
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def texts(recipe: Mapping[str, Any], index: int, model: Mapping[str, Any]) -> dict[str, str]:
+    """The PNG texts of sample `index` of a call: ours as JSON, and A1111's `parameters`."""
+    one = dict(recipe)
+    one["seeds"] = [recipe["seeds"][index]]
+    one["label"] = pick(recipe["label"], index, len(recipe["seeds"]))
+    one["prompt"] = pick(recipe["prompt"], index, len(recipe["seeds"]))
+    ours = {"format": FORMAT, "model": dict(model), "draw": one, "environment": environment()}
+    return {KEY: json.dumps(ours), "parameters": parameters(one, model)}
+
+
+def pick(value: Any, index: int, count: int) -> Any:
+    """What sample `index` was given, where one value for each may have been."""
+    return value[index] if isinstance(value, list) and len(value) == count else value
+
+
+def parameters(draw: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """The recipe in the text form of AUTOMATIC1111's web UI."""
+    size = f"{draw['shape'][-1]}x{draw['shape'][-2]}" if len(draw["shape"]) == 3 else ""
+    pairs = {
+        "Steps": draw["steps"],
+        "Sampler": _LABELS.get(draw["sampler"], draw["sampler"]),
+        "Schedule type": str(draw["grid"]).capitalize(),
+        "CFG scale": draw["guidance"],
+        "Seed": draw["seeds"][0],
+        "Size": size,
+        "Model hash": (model.get("fingerprint") or "")[:10],
+        "Model": model.get("name", ""),
+        "Class": draw["label"],
+        "RNG": "CPU",
+        "Version": f"fromnoise {__version__}",
+    }
+    prompt = draw["prompt"] or ""
+    return f"{prompt}\n" + ", ".join(f"{k}: {v}" for k, v in pairs.items() if v not in ("", None))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The recipe in a written picture. FileError when it carries none of ours."""
+    text = read_png_text(path).get(KEY)
+    if text is None:
+        raise FileError(f"{path} carries no fromnoise recipe; only pictures we wrote can be replayed")
+    try:
+        recipe = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FileError(f"{path}: its recipe cannot be read: {error}") from None
+    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
+        raise FileError(f"{path}: its recipe is of another version; this one reads {FORMAT}")
+    return recipe
+
+
+def differences(recipe: Mapping[str, Any], fingerprint: str | None) -> list[str]:
+    """What differs between then and now, one line each."""
+    now, then = environment(), recipe["environment"]
+    lines = [
+        f"{key}: {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key]
+    ]
+    if recipe["model"].get("fingerprint") != fingerprint:
+        lines.insert(0, "the model's weights are not the ones it was drawn with")
+    return lines

@@ -1,0 +1,167 @@
+"""Draw samples and write them, each with its recipe; draw a written one again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from fromnoise.app import provenance
+from fromnoise.app.reporting import Reporter
+from fromnoise.app.requests import SampleRequest
+from fromnoise.core.errors import FileError, UsageError
+from fromnoise.core.images import to_pil, write_png
+from fromnoise.explain import film
+from fromnoise.interop import load
+from fromnoise.model import Model, Samples, sheet
+from fromnoise.samplers import Step
+
+
+def sample(request: SampleRequest, reporter: Reporter) -> int:
+    """Carry out `fromnoise sample`."""
+    if request.replay is not None:
+        return replay(request, reporter)
+    if request.model is None:
+        raise UsageError("name a run or model to sample, e.g. `fromnoise sample runs/digits`")
+    model = load(request.model)
+    drawn, steps = draw(model, request, reporter)
+    out = Path(request.out or "samples")
+    write(drawn, model, out)
+    if request.film:
+        strip = film(iter(steps), model.decode)
+        write_png(out / "film.png", strip, {})
+        reporter.say(f"film strip: {out / 'film.png'}")
+    reporter.say(f"{len(drawn)} samples in {out}, together in {out / 'sheet.png'}")
+    return 0
+
+
+def draw(model: Model, request: SampleRequest, reporter: Reporter) -> tuple[Samples, list[Step]]:
+    """The samples asked for, and the steps they took (kept only for a film)."""
+    stream = model.stream(**_arguments(model, request))
+    kept: list[Step] = []
+    x: Tensor | None = None
+    with reporter.progress("sampling", stream.recipe["steps"]) as progress:
+        for step in stream:
+            progress.advance(step.index + 1)
+            x = step.x
+            if request.film:
+                kept.append(step)
+    if x is None:
+        raise UsageError("no step was taken")
+    return Samples(model.decode(x), stream.recipe), kept
+
+
+def write(drawn: Samples, model: Model, out: Path) -> None:
+    """Each picture as a PNG with its recipe, and one sheet; points as one table and a scatter."""
+    told = about(model)
+    out.mkdir(parents=True, exist_ok=True)
+    if drawn.tensor.ndim == 2:
+        buffer = np.ascontiguousarray(drawn.tensor.numpy())
+        _write_array(out / "samples.npy", buffer)
+    else:
+        for index in range(len(drawn)):
+            name = f"{drawn.recipe['seeds'][index]:06d}.png"
+            write_png(out / name, drawn[index], provenance.texts(drawn.recipe, index, told))
+    write_png(out / "sheet.png", sheet(drawn.tensor), {})
+
+
+def about(model: Model) -> dict[str, Any]:
+    """What a picture's recipe says of its model."""
+    return {"source": model.source, "fingerprint": model.fingerprint, "name": model.card.name}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A picture drawn again: the new one, and what differs from the old."""
+
+    picture: Image.Image
+    recipe: dict[str, Any]
+    same: bool
+    largest: int
+    notes: list[str]
+
+
+def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
+    """Draw the picture in a file again by its recipe, with its model or the one at `source`."""
+    if not path.exists():
+        raise FileError(f"{path}: no such file")
+    recipe = provenance.read(path)
+    told = recipe["draw"]
+    if told["start"] != "noise" or told["grid"] == "explicit":
+        raise UsageError(f"{path} was drawn from outside noise or a grid of its own; not repeatable")
+    origin = source or recipe["model"]["source"]
+    if origin is None:
+        raise UsageError(f"{path} does not say where its model is; name it as the first argument")
+    model = load(origin)
+    names = ("label", "prompt", "sampler", "steps", "grid", "guidance", "eta", "batch_size", "dtype")
+    drawn = model.sample(1, seed=told["seeds"], **{name: told[name] for name in names})
+    with Image.open(path) as old:
+        before = np.asarray(old.convert(to_pil(drawn.tensor[0]).mode)).astype(int)
+    picture = drawn[0]
+    after = np.asarray(picture).astype(int)
+    if before.shape != after.shape:
+        raise UsageError(f"{path} is {before.shape} but its recipe draws {after.shape}")
+    largest = int(np.abs(before - after).max())
+    notes = provenance.differences(recipe, model.fingerprint)
+    return Replayed(picture, dict(drawn.recipe), largest == 0, largest, notes), model
+
+
+def replay(request: SampleRequest, reporter: Reporter) -> int:
+    """Carry out `fromnoise sample --replay FILE`."""
+    assert request.replay is not None
+    path = Path(request.replay)
+    done, model = again(path, request.model)
+    out = Path(request.out or "samples") / f"replay-{path.name}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_png(out, done.picture, provenance.texts(done.recipe, 0, about(model)))
+    if done.same:
+        reporter.say(f"{out}: the same picture, bit for bit")
+        return 0
+    reporter.warn(f"{out} differs from {path} by up to {done.largest} of 255")
+    for line in done.notes or ["nothing recorded differs; the file may have been edited"]:
+        reporter.warn(line)
+    return 1
+
+
+def _arguments(model: Model, request: SampleRequest) -> dict[str, Any]:
+    return {
+        "count": request.count,
+        "label": labels(request.label, request.count, model),
+        "sampler": request.sampler,
+        "steps": request.steps,
+        "grid": request.grid,
+        "guidance": request.guidance,
+        "eta": request.eta,
+        "seed": request.seed,
+        "batch_size": request.batch_size,
+        "dtype": "float32" if request.exact else "auto",
+    }
+
+
+def labels(text: str | None, count: int, model: Model) -> Any:
+    """`3`, `cat`, `3,4,5` or `all` as one label or one for each sample, in turn."""
+    if text is None:
+        return None
+    names: list[Any] = [part.strip() for part in text.split(",") if part.strip()]
+    if text.strip() == "all":
+        names = list(range(len(model.card.classes)))
+        if not names:
+            raise UsageError("this model knows no classes, so `--label all` means nothing")
+    names = [int(name) if str(name).isdigit() else name for name in names]
+    if not names:
+        raise UsageError(f"label {text!r} names no class")
+    return names[0] if len(names) == 1 else [names[i % len(names)] for i in range(count)]
+
+
+def _write_array(path: Path, values: "np.ndarray[Any, Any]") -> None:
+    import io
+
+    from fromnoise.core.files import write_bytes
+
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+

@@ -1,0 +1,1 @@
+"""The command line: derived from the request models, with a terminal's progress bars."""

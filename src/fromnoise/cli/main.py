@@ -1,0 +1,108 @@
+"""`fromnoise VERB …`: flags from the request models, errors as one line, exit code 2."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from fromnoise import __version__
+from fromnoise.app.verbs import VERBS, carry_out
+from fromnoise.core.config import Settings, first_fault
+from fromnoise.core.errors import FromNoiseError
+
+_GROUPS = {"runs": "List and compare runs."}
+
+
+def build() -> App:
+    """The whole command line."""
+    app = App(
+        name="fromnoise",
+        help="Train, sample, guide and measure diffusion models on your own machine.",
+        version=__version__,
+        version_flags=["--version"],
+        help_format="plaintext",
+    )
+    groups = {name: App(name=name, help=text, version_flags=[]) for name, text in _GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
+    for verb in VERBS:
+        first, _, second = verb.partition(" ")
+        (groups[first] if second else app).command(_function(verb), name=second or first)
+    return app
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out one command line; returns the exit code. Never shows a traceback for a mistake."""
+    try:
+        result = build()(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as error:
+        return _complain(_plain(error), 2)
+    except ValidationError as error:
+        return _complain(first_fault(error), 2)
+    except FromNoiseError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"fromnoise: error: {line}", file=sys.stderr)
+    return code
+
+
+def _plain(error: CycloptsError) -> str:
+    if isinstance(error.__cause__, ValidationError):
+        return first_fault(error.__cause__)
+    return str(error)
+
+
+def _function(verb: str) -> Callable[..., int]:
+    """A function with one parameter for each field of the verb's request model."""
+    model = VERBS[verb][0]
+    parameters = [_parameter(name, field) for name, field in model.model_fields.items()]
+    signature = inspect.Signature(parameters)
+
+    def command(*args: Any, **given: Any) -> int:
+        from fromnoise.cli.terminal import Terminal
+
+        bound = signature.bind(*args, **given)
+        return carry_out(verb, model(**bound.arguments), Terminal())
+
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__name__ = verb.replace(" ", "_")
+    command.__doc__ = inspect.getdoc(model)
+    return command
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    extra: dict[str, Any] = dict(field.json_schema_extra or {})  # type: ignore[arg-type]
+    positional = bool(extra.get("positional"))
+    kind = inspect.Parameter.POSITIONAL_ONLY if positional else inspect.Parameter.KEYWORD_ONLY
+    nested = inspect.isclass(field.annotation) and issubclass(field.annotation, Settings)
+    flags = None if positional or nested else (f"--{name.replace('_', '-')}", *extra.get("flags", []))
+    return inspect.Parameter(
+        name,
+        kind,
+        default=inspect.Parameter.empty if field.is_required() else field.default,
+        annotation=Annotated[
+            field.annotation, Parameter(name=flags, help=field.description, negative=())
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,403 @@
+"""Files that are whole or absent: written aside, flushed, renamed; checked when they are read.
+
+A process killed at any moment leaves either the old content or the new, and at most a temporary
+that `sweep` removes. Weights are safetensors, configuration is JSON; pickles are never opened.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fromnoise.core import strictjson
+from fromnoise.core.errors import DiskError, FileError, UsageError
+from fromnoise.core.tensorheader import TensorHeader, read_header, unreadable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = [
+    "TensorHeader",
+    "atomic_folder",
+    "load_tensors",
+    "lock",
+    "read_header",
+    "read_json",
+    "replacing",
+    "save_tensors",
+    "sweep",
+    "verify_folder",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+MAX_JSON = 64 * 2**20
+_VERSION_KEY = "fromnoise_format"
+_LOCK = ".lock"
+_STALE = re.compile(r"^(?P<name>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}$")
+_ADVICE = {
+    errno.ENOSPC: "free some space or choose another disk",
+    errno.EDQUOT: "free some of your quota or choose another disk",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EEXIST: "a part of the path is a file; choose another folder",
+    errno.EISDIR: "a folder has that name; choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+_active: set[str] = set()
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all, making its folder if needed.
+
+    Raises DiskError when it cannot be written; what was there before stays as it was.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as indented JSON, as `write_bytes` does.
+
+    Raises UsageError for a value that JSON does not have: NaN, an infinity, an object.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path} cannot hold this value: {error}") from None
+    write_text(path, text + "\n")
+
+
+def read_json(path: str | Path, max_bytes: int = MAX_JSON) -> Any:
+    """The value of a JSON file.
+
+    Raises FileError naming path and line: missing, larger than `max_bytes`, not JSON, a key given
+    twice, nested deeper than 64 levels, a number that is not finite.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if len(data) > max_bytes:
+        raise FileError(f"{path} is larger than {max_bytes} bytes, the most that is read")
+    return strictjson.loads(data, str(path))
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` to write to; on leaving it takes the place of `path`.
+
+    It is flushed to disk, has the permissions of a new file, and its folder is flushed after the
+    rename. When anything raises, the temporary is removed and `path` stays as it was.
+    """
+    path = Path(path)
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(path, ".") as temporary:
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)
+            os.close(handle)
+            yield temporary
+            # Some libraries put a private file of mode 0600 in its place.
+            os.chmod(temporary, mode)
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on leaving it becomes `path`, with a manifest.
+
+    The manifest is written last: format version, and size and SHA-256 of every file. A folder that
+    is there already is replaced only if it is empty or has a manifest itself.
+    Raises DiskError when it cannot be written and FileError when another folder is in the way.
+    """
+    path = Path(path)
+    if path.exists() and not (path / MANIFEST).is_file() and not _is_empty(path):
+        raise FileError(f"{path} exists and was not written by fromnoise; choose another name")
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(path, "") as temporary:
+            temporary.mkdir()
+            yield temporary
+            _seal(temporary)
+            if path.exists():
+                _swap(temporary, path)
+            else:
+                os.rename(temporary, path)
+            _flush(path.parent)
+
+
+def verify_folder(path: str | Path) -> dict[str, Any]:
+    """The manifest of a folder, after comparing every file with it.
+
+    Raises FileError naming the first file that is missing, cut, changed or extra.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileError(f"{path} is not a folder; check the path")
+    manifest = read_json(path / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(e, dict) for e in files.values()):
+        raise FileError(f"{path / MANIFEST} is not a manifest; the folder is damaged")
+    _check_version(path / MANIFEST, manifest.get("format"))
+    there = {name for name in _files(path) if name != MANIFEST}
+    for name, entry in files.items():
+        if name not in there:
+            raise FileError(f"{path / name} is missing; the folder is damaged")
+        found = _fingerprint(path / name)
+        if found["size"] != entry.get("size"):
+            raise FileError(
+                f"{path / name} has {found['size']} bytes where {entry.get('size')} were written; "
+                "the folder is damaged"
+            )
+        if found != entry:
+            raise FileError(f"{path / name} has changed since it was written")
+    for name in sorted(there - files.keys()):
+        raise FileError(f"{path / name} is extra: it is not in the manifest")
+    return dict(manifest)
+
+
+def sweep(folder: str | Path) -> list[Path]:
+    """Remove what killed processes left under `folder`; return what was removed.
+
+    A temporary whose process still runs is left alone; processes of other machines cannot be seen,
+    so hold the folder's `lock` where a disk is shared. An old folder that was moved aside for a
+    new one that never came is put back.
+    """
+    removed: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _STALE.match(name)
+            stale = Path(place, name)
+            if match is None or _in_use(stale, int(match["pid"])):
+                continue
+            target = stale.with_name(match["name"])
+            with _disk_errors(stale):
+                if match["kind"] == "old" and not target.exists():
+                    os.rename(stale, target)
+                    continue
+                _remove(stale)
+            removed.append(stale)
+        folders[:] = [name for name in folders if not _STALE.match(name)]
+    return removed
+
+
+@contextlib.contextmanager
+def lock(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for this process; it is released on leaving and when the process dies.
+
+    Raises FileError naming the holder when it is held already.
+    """
+    import fcntl
+
+    folder = Path(folder)
+    with _disk_errors(folder / _LOCK):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 20).decode("ascii", "replace") or "another process"
+            raise FileError(
+                f"{folder} is in use by process {holder}; wait until it ends or stop it"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    finally:
+        os.close(handle)
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named tensors and texts as one safetensors file, whole or not at all.
+
+    Tensors that share memory are written each on its own.
+    Raises DiskError when it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    texts = {**(metadata or {}), "format": "pt", _VERSION_KEY: str(FORMAT)}
+    with replacing(path) as temporary:
+        try:
+            save_file(_separate(tensors), temporary, texts)
+        except SafetensorError as error:
+            raise DiskError(
+                f"cannot write {path}: {error}; free some space or choose another disk. "
+                "What was there before is unchanged"
+            ) from None
+
+
+def load_tensors(
+    path: str | Path, device: "str | torch.device" = "cpu"
+) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """The tensors by name and the metadata of a safetensors file, its header checked first.
+
+    A file without our format version is another program's, and is read too.
+    Raises FileError for a file that is missing, cut short, damaged, a pickle, or of a later format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    metadata = read_header(path).metadata
+    if _VERSION_KEY in metadata:
+        version = metadata[_VERSION_KEY]
+        _check_version(path, int(version) if version.isdecimal() else version)
+    try:
+        return load_file(path, device=str(device)), metadata
+    except SafetensorError as error:
+        raise FileError(f"{path} cannot be read: {error}; the file is damaged") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _separate(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    seen: set[int] = set()
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        apart[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return apart
+
+
+def _check_version(path: Path, version: object) -> None:
+    if version != FORMAT:
+        raise FileError(
+            f"{path} has file format {version!r} and this program reads {FORMAT}; "
+            "use the version of fromnoise that wrote it, or a later one"
+        )
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "check the disk and the path")
+        raise DiskError(
+            f"cannot write {path}: {error.strerror or error}; {advice}. "
+            "What was there before is unchanged"
+        ) from error
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, prefix: str) -> Iterator[Path]:
+    """A fresh name beside `path`, known to belong to this process, gone on leaving."""
+    # Names may have 255 bytes; the marks of a temporary need up to 30 of them.
+    name = path.name.encode()[:220].decode("utf-8", "ignore")
+    made = path.with_name(f"{prefix}{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    _active.add(made.name)
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(made)
+        _active.discard(made.name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _in_use(path: Path, pid: int) -> bool:
+    if pid == os.getpid():
+        # In a container the process that died often had the number that this one has.
+        return path.name in _active
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(folder: Path) -> list[str]:
+    """The names of all files under a folder, with forward slashes, sorted."""
+    found = [
+        Path(place, name).relative_to(folder).as_posix()
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name != _LOCK
+    ]
+    for name in found:
+        if not stat.S_ISREG((folder / name).lstat().st_mode):
+            raise FileError(f"{folder / name} is not a plain file; remove it")
+    return sorted(found)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def _seal(folder: Path) -> None:
+    """Flush every file and folder, and write the manifest last."""
+    entries = {name: _fingerprint(folder / name) for name in _files(folder)}
+    for name in entries:
+        _flush(folder / name)
+    for place, _, _ in os.walk(folder, topdown=False):
+        _flush(Path(place))
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": entries})
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put a new folder in the place of an old one; a kill between leaves one that `sweep` finds."""
+    old = path.with_name(f"{path.name}.old-{os.getpid()}-{secrets.token_hex(4)}")
+    _active.add(old.name)
+    os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    with contextlib.suppress(OSError):
+        shutil.rmtree(old)
+    _active.discard(old.name)

@@ -1,0 +1,18 @@
+"""A model as a user holds it: sample, stream, save, load."""
+
+from fromnoise.model.files import build, describe, load_model, save_model
+from fromnoise.model.model import Card, Defaults, Model
+from fromnoise.model.samples import Samples, scatter, sheet
+
+__all__ = [
+    "Card",
+    "Defaults",
+    "Model",
+    "Samples",
+    "build",
+    "describe",
+    "load_model",
+    "save_model",
+    "scatter",
+    "sheet",
+]

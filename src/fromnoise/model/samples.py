@@ -1,0 +1,72 @@
+"""What sampling returns: pictures that show themselves, and the numbers behind them."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from fromnoise.core.images import grid_image, to_pil
+
+
+class Samples(Sequence[Any]):
+    """The samples of one call, in data space.
+
+    As a sequence it holds pictures (PIL), or numpy rows when the data are points.
+    tensor: (B, C, H, W) in [−1, 1], or (B, D). recipe: everything needed to draw them again;
+    sample i was drawn with `recipe["seeds"][i]`. In a notebook it shows as one sheet.
+    """
+
+    def __init__(self, tensor: Tensor, recipe: Mapping[str, Any]) -> None:
+        self.tensor = tensor
+        self.recipe = dict(recipe)
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            chosen = range(len(self))[index]
+            seeds = [self.recipe["seeds"][i] for i in chosen]
+            return Samples(self.tensor[index], {**self.recipe, "seeds": seeds})
+        if self.tensor.ndim == 2:
+            return self.tensor[index].numpy()
+        return to_pil(self.tensor[index])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def sheet(self, columns: int | None = None, scale: int | None = None) -> Image.Image:
+        """All of them as one picture: a contact sheet, or a scatter of points."""
+        return sheet(self.tensor, columns, scale)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.sheet().save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def sheet(tensor: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:
+    """A contact sheet of pictures (B, C, H, W), small ones enlarged, or a scatter of points (B, D)."""
+    if tensor.ndim == 2:
+        return scatter(tensor.double().cpu().numpy())
+    if scale is None:
+        scale = max(1, 64 // max(tensor.shape[-1], 1))
+    if columns is None:
+        columns = min(len(tensor), max(1, round(len(tensor) ** 0.5)))
+    return grid_image([to_pil(x) for x in tensor], columns, scale)
+
+
+def scatter(points: "np.ndarray[Any, Any]", size: int = 320, span: float = 1.6) -> Image.Image:
+    """The first two coordinates as dark dots on white, over [−span, span]²."""
+    place = np.round((points[:, :2] + span) / (2 * span) * (size - 1)).astype(int)
+    inside = np.all((place >= 0) & (place < size), axis=1)
+    counts = np.zeros((size, size))
+    np.add.at(counts, (size - 1 - place[inside, 1], place[inside, 0]), 1.0)
+    # Each dot covers 3×3 pixels so that it can be seen.
+    padded = np.pad(counts, 1)
+    spread = sum(padded[i : i + size, j : j + size] for i in range(3) for j in range(3))
+    shade = 255.0 * np.exp(-1.2 * np.asarray(spread))
+    return Image.fromarray(shade.astype(np.uint8), "L")
