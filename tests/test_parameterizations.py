@@ -144,7 +144,7 @@ def test_published_edm_preconditioning() -> None:
     published = [1.99998400, 1.41421356, 0.48507125, 0.01249976]
     np.testing.assert_allclose(inside, published, rtol=4e-7)
     published = [-1.55365202, -0.17328680, 0.17328680, 1.09550662]
-    np.testing.assert_allclose(edm.time(torch.zeros(4), scales), published, rtol=2e-8)
+    np.testing.assert_allclose(edm.time(torch.zeros(4), scales), published, rtol=5e-8)
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     np.testing.assert_allclose(weight * out**2, torch.ones(4), rtol=1e-14)
     np.testing.assert_allclose(inside**2 * (sigma**2 + 0.25), torch.ones(4), rtol=1e-14)

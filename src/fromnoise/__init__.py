@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         training,
     )
     from fromnoise.core.errors import FromNoiseError
-    from fromnoise.interop import load
+    from fromnoise.interop.loading import load
     from fromnoise.layers.condition import Condition
     from fromnoise.model import Model
     from fromnoise.samplers import Step, sample
@@ -45,7 +45,7 @@ _NAMES = {
     "FromNoiseError": "fromnoise.core.errors",
     "Model": "fromnoise.model",
     "Step": "fromnoise.samplers",
-    "load": "fromnoise.interop",
+    "load": "fromnoise.interop.loading",
     "sample": "fromnoise.samplers",
 }
 

@@ -32,6 +32,8 @@ class Process(nn.Module, ABC):
     """How data is corrupted over time t in [0, 1]."""
 
     config: dict[str, Any]
+    noisy = True
+    """Whether there is noise in it: scales, levels and a schedule."""
 
     @abstractmethod
     def corrupt(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -79,6 +81,10 @@ class Process(nn.Module, ABC):
     def clock(self) -> Schedule:
         """The schedule that grids are laid on: that of its noise, where there is noise."""
         return self.schedule
+
+    def fit(self, x0: Tensor, noise: Noise) -> None:
+        """Learn from data (M, ...) what the prior needs to know of it; most need nothing."""
+        del x0, noise
 
     def begin(self, noise: Noise, like: Tensor) -> "Process":
         """The process of one run: what is random once per sample (a mask, say) is drawn here."""
@@ -221,6 +227,7 @@ class Cold(Process):
     weights.
     """
 
+    noisy = False
     prior_mean: Tensor
     prior_factor: Tensor
 

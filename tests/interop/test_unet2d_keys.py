@@ -78,9 +78,7 @@ class ExactTime(nn.Module):
         index = torch.arange(self.half, dtype=torch.float64)
         last = self.half if self.adm else self.half - 1
         angles = time.double()[:, None] * (10000.0 ** (-index / last))
-        pair = (
-            [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
-        )
+        pair = [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
         return torch.cat(pair, dim=1)
 
 

@@ -26,9 +26,7 @@ def triple(batch=2, heads=3, queries=5, keys=7, width=4, dtype=torch.float64):
 
 
 def layer(channels=12, heads=3, context=None):
-    attention = Attention(
-        nn.GroupNorm(3, channels), channels, heads, "somewhere", context
-    )
+    attention = Attention(nn.GroupNorm(3, channels), channels, heads, "somewhere", context)
     for parameter in attention.parameters():
         nn.init.normal_(parameter, std=0.3)
     return attention.eval()
@@ -96,14 +94,12 @@ def test_one_head_on_one_key_copies_its_value():
 def test_a_place_not_wanted_is_untouched_and_all_is_as_before_afterwards():
     attention, x = layer(), torch.randn(2, 12, 4, 4)
     before = attention(x)
-    with hooked(
-        ReplaceMaps(lambda place, part: 0 * part, lambda place: place.kind == "cross")
-    ):
+    with hooked(ReplaceMaps(lambda place, part: 0 * part, lambda place: place.kind == "cross")):
         assert torch.equal(attention(x), before)
-    with pytest.raises(RuntimeError, match="inside"):
-        with hooked(ReplaceMaps(lambda place, part: 0 * part)):
-            assert not torch.equal(attention(x), before)
-            raise RuntimeError("inside")
+    blank = ReplaceMaps(lambda place, part: 0 * part)
+    with pytest.raises(RuntimeError, match="inside"), hooked(blank):
+        assert not torch.equal(attention(x), before)
+        raise RuntimeError("inside")
     assert active_hooks() == ()
     assert torch.equal(attention(x), before)
 
@@ -147,9 +143,7 @@ def test_cross_attention_reads_the_tokens_and_their_order_is_free():
     mask = torch.rand(2, 6) > 0.3
     order = torch.randperm(6)
     got = attention(x, Tokens(values, mask))
-    torch.testing.assert_close(
-        got, attention(x, Tokens(values[:, order], mask[:, order]))
-    )
+    torch.testing.assert_close(got, attention(x, Tokens(values[:, order], mask[:, order])))
     assert not torch.allclose(got, attention(x, Tokens(values + 1, mask)))
 
 

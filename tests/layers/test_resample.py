@@ -24,9 +24,7 @@ def test_icnr_starts_as_nearest_upsampling_of_the_small_convolution(dims):
     nearest = F.interpolate(small, scale_factor=2, mode="nearest")
     torch.testing.assert_close(layer(x), nearest, atol=1e-12, rtol=0)
     xavier_(layer)
-    assert (
-        layer(x) - F.interpolate(small, scale_factor=2, mode="nearest")
-    ).abs().max() > 0.1
+    assert (layer(x) - F.interpolate(small, scale_factor=2, mode="nearest")).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("dims", SPACES)

@@ -27,9 +27,7 @@ def filled(config: dict) -> nets.Network:
 )
 def test_every_parameter_gets_a_gradient(config):
     network = filled(config)
-    vector = {
-        name: torch.randn(4, width) for name, width in network.accepts.vector.items()
-    }
+    vector = {name: torch.randn(4, width) for name, width in network.accepts.vector.items()}
     x = torch.randn(4, network.in_channels)
     answer = network(x, torch.arange(4.0), Condition(vector=vector))
     assert answer.shape == (4, network.out_channels)
@@ -40,28 +38,19 @@ def test_every_parameter_gets_a_gradient(config):
 def test_it_starts_at_zero_and_remembers_how_it_was_made():
     network = nets.build({"kind": "mlp", "accepts": TOLD})
     x = torch.randn(4, 2)
-    assert (
-        network(x, torch.ones(4), Condition(vector={"label": torch.eye(4, 3)}))
-        .abs()
-        .max()
-        == 0
-    )
+    assert network(x, torch.ones(4), Condition(vector={"label": torch.eye(4, 3)})).abs().max() == 0
     assert network.config["accepts"]["vector"] == {"label": 3}
     assert nets.build(network.config).config == network.config
 
 
 def test_it_can_learn_a_point_of_each_label():
     torch.manual_seed(0)
-    network = nets.build(
-        {"kind": "mlp", "width": 32, "accepts": {"vector": {"label": 3}}}
-    )
+    network = nets.build({"kind": "mlp", "width": 32, "accepts": {"vector": {"label": 3}}})
     label = torch.eye(3)
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(150):
-        answer = network(
-            torch.randn(3, 2), torch.zeros(3), Condition(vector={"label": label})
-        )
+        answer = network(torch.randn(3, 2), torch.zeros(3), Condition(vector={"label": label}))
         loss = (answer - target).square().mean()
         optimizer.zero_grad()
         loss.backward()

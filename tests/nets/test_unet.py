@@ -58,9 +58,7 @@ def filled(config: dict) -> nets.Network:
     return network.eval()
 
 
-def told(
-    network: nets.Network, batch: int, space: tuple[int, ...], seed: int = 0
-) -> Condition:
+def told(network: nets.Network, batch: int, space: tuple[int, ...], seed: int = 0) -> Condition:
     generator = torch.Generator().manual_seed(seed)
     accepts = network.accepts
     draw = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
@@ -71,9 +69,7 @@ def told(
     )
 
 
-def ask(
-    network: nets.Network, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, Condition]:
+def ask(network: nets.Network, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Condition]:
     space = (8, 4, 6)[: network.spatial_dims]
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(2, network.in_channels, *space, generator=generator)
@@ -101,9 +97,7 @@ def test_on_the_meta_device_no_memory_is_needed():
 
 
 def test_building_leaves_the_default_device_alone_and_meta_has_the_same_shapes():
-    shapes = {
-        k: v.shape for k, v in nets.build(SMALL, device="meta").state_dict().items()
-    }
+    shapes = {k: v.shape for k, v in nets.build(SMALL, device="meta").state_dict().items()}
     here = nets.build(SMALL).state_dict()
     assert {k: v.shape for k, v in here.items()} == shapes
     assert {v.device.type for v in here.values()} == {"cpu"}
@@ -163,9 +157,7 @@ def test_channels_follow_x_in_declared_order():
 def test_no_self_conditioning_is_zeros():
     network = filled(SMALL | {"accepts": {"channels": {"self": 2}}})
     x, time, _ = ask(network)
-    assert torch.equal(
-        network(x, time), network(x, time, Condition({"self": torch.zeros_like(x)}))
-    )
+    assert torch.equal(network(x, time), network(x, time, Condition({"self": torch.zeros_like(x)})))
 
 
 def test_a_label_is_a_row_of_an_embedding_table():
@@ -185,9 +177,7 @@ def test_a_label_is_a_row_of_an_embedding_table():
 def test_mirrored_weights_give_the_mirrored_answer():
     # One level only: a stride of 2 looks at even columns, which mirror into odd ones.
     one, two = (filled(SMALL | OPTIONS["one level"]).double() for _ in range(2))
-    two.load_state_dict(
-        {k: v.flip(-1) if v.ndim == 4 else v for k, v in one.state_dict().items()}
-    )
+    two.load_state_dict({k: v.flip(-1) if v.ndim == 4 else v for k, v in one.state_dict().items()})
     x, time, _ = ask(one)
     mirrored = two(x.double().flip(-1), time).flip(-1)
     torch.testing.assert_close(mirrored, one(x.double(), time))
@@ -198,9 +188,7 @@ def test_samples_do_not_see_each_other():
     x, time, condition = ask(network)
     x, time, condition = x.double(), time.double(), condition.map(lambda v: v.double())
     alone = network(x[1:], time[1:], condition.rows(slice(1, 2)))
-    torch.testing.assert_close(
-        network(x, time, condition)[1:], alone, atol=1e-12, rtol=1e-12
-    )
+    torch.testing.assert_close(network(x, time, condition)[1:], alone, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("option", ["every slot", "dropout", "three dimensions"])
@@ -251,9 +239,7 @@ def test_the_seam_reaches_every_attention_by_name():
     with hooked(read):
         network(x, time, condition)
     modules = dict(network.named_modules())
-    expected = {
-        name for name, module in modules.items() if name.endswith((".own", ".cross"))
-    }
+    expected = {name for name, module in modules.items() if name.endswith((".own", ".cross"))}
     assert read.maps_at.keys() == expected
     assert len(expected) == 2 * (1 + 1 + 2)
     assert all(modules[name].place.name == name for name in expected)

@@ -1,13 +1,12 @@
 """The recipe a written picture carries: enough to draw it again, and to say what differs."""
 
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fromnoise import __version__
+from fromnoise.core.environment import environment
 from fromnoise.core.errors import FileError
 from fromnoise.core.images import read_png_text
 
@@ -31,28 +30,6 @@ _LABELS = {
     "unipc": "UniPC",
 }
 """Samplers as AUTOMATIC1111's web UI spells them, for the `parameters` text."""
-
-
-def environment() -> dict[str, Any]:
-    """What a picture's bits may depend on besides its recipe."""
-    import torch
-
-    return {
-        "fromnoise": __version__,
-        "torch": version("torch"),
-        "cpu": _cpu(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.machine(),
-    }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def texts(recipe: Mapping[str, Any], index: int, model: Mapping[str, Any]) -> dict[str, str]:
@@ -106,10 +83,22 @@ def read(path: Path) -> dict[str, Any]:
 
 def differences(recipe: Mapping[str, Any], fingerprint: str | None) -> list[str]:
     """What differs between then and now, one line each."""
-    now, then = environment(), recipe["environment"]
+    now, then = _bits(environment()), _bits(recipe["environment"])
     lines = [
-        f"{key}: {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key]
+        f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]
     ]
     if recipe["model"].get("fingerprint") != fingerprint:
         lines.insert(0, "the model's weights are not the ones it was drawn with")
     return lines
+
+
+def _bits(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an environment a picture's bits may depend on."""
+    packages = found.get("packages") or {}
+    return {
+        "fromnoise": packages.get("fromnoise"),
+        "torch": packages.get("torch"),
+        "processor": found.get("processor"),
+        "threads": found.get("threads"),
+        "accelerator": found.get("accelerator"),
+    }

@@ -14,7 +14,7 @@ from fromnoise.app.requests import SampleRequest
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.images import to_pil, write_png
 from fromnoise.explain import film
-from fromnoise.interop import load
+from fromnoise.interop.loading import load
 from fromnoise.model import Model, Samples, sheet
 from fromnoise.samplers import Step
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
 from fromnoise.core.errors import UsageError, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -102,6 +103,14 @@ class Kinds(Mapping[str, Callable[..., Any]]):
         raise unknown(f"part of a {self.what}", value["kind"], known)
 
 
+def validated(model: type[S], values: Any, where: str) -> S:
+    """A settings model of plain values; UsageError names the place and the first fault."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {first_fault(error)}") from None
+
+
 def first_fault(error: ValidationError) -> str:
     """The first fault of a pydantic error in one line: where, what, and the value given."""
     fault = error.errors()[0]
@@ -136,13 +145,25 @@ def _config(name: str, signature: inspect.Signature, *args: Any, **given: Any) -
     return {"kind": name, **{k: plain(v) for k, v in bound.arguments.items()}}
 
 
+def _remember(made: Any, name: str, signature: inspect.Signature, *args: Any, **given: Any) -> None:
+    """Give `made` its `config`, unless a part of it is of the caller's own making.
+
+    Such a thing works like any other; only writing it into a file is refused, by `plain`.
+    """
+    try:
+        config = _config(name, signature, *args, **given)
+    except UsageError:
+        return
+    object.__setattr__(made, "config", config)
+
+
 def _remembering_function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def build(*args: Any, **given: Any) -> Any:
         made = function(*args, **given)
-        object.__setattr__(made, "config", _config(name, signature, *args, **given))
+        _remember(made, name, signature, *args, **given)
         return made
 
     return build
@@ -156,7 +177,7 @@ def _remembering_class(name: str, cls: type) -> type:
     def remember(self: Any, *args: Any, **given: Any) -> None:
         original(self, *args, **given)
         if type(self) is cls:
-            object.__setattr__(self, "config", _config(name, signature, *args, **given))
+            _remember(self, name, signature, *args, **given)
 
     cls.__init__ = remember  # type: ignore[misc]
     return cls

@@ -43,7 +43,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
     "unknown sampler 'dmp'; did you mean ddpm? Known: ddim, ddpm, euler"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
     listed = ", ".join(names) if len(names) <= 60 else f"{len(names)} names"
     return UsageError(f"unknown {what} {str(name)!r}{hint} Known: {listed}")

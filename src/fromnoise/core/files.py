@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fromnoise.core import strictjson
 from fromnoise.core.errors import DiskError, FileError, UsageError
-from fromnoise.core.tensorheader import TensorHeader, read_header, unreadable
+from fromnoise.core.tensorheader import TensorHeader, read_header, refuse_pickle, unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,10 @@ __all__ = [
     "lock",
     "read_header",
     "read_json",
+    "refuse_pickle",
     "replacing",
     "save_tensors",
+    "sha256",
     "sweep",
     "verify_folder",
     "write_bytes",
@@ -116,11 +118,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(path, ".") as temporary:
-            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            mode = stat.S_IMODE(os.fstat(handle).st_mode)
-            os.close(handle)
+            temporary.touch(0o666, exist_ok=False)
+            # A library may put a private file of mode 0600 in its place.
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
-            # Some libraries put a private file of mode 0600 in its place.
             os.chmod(temporary, mode)
             _flush(temporary)
             os.replace(temporary, path)
@@ -179,6 +180,19 @@ def verify_folder(path: str | Path) -> dict[str, Any]:
     for name in sorted(there - files.keys()):
         raise FileError(f"{path / name} is extra: it is not in the manifest")
     return dict(manifest)
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits.
+
+    Raises FileError when it cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def sweep(folder: str | Path) -> list[Path]:
@@ -245,10 +259,14 @@ def save_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    path = Path(path)
     texts = {**(metadata or {}), "format": "pt", _VERSION_KEY: str(FORMAT)}
-    with replacing(path) as temporary:
+    # The library writes to a temporary of its own; in this folder, `sweep` finds that one too.
+    with replacing(path) as temporary, _temporary(path, ".") as room:
         try:
-            save_file(_separate(tensors), temporary, texts)
+            room.mkdir()
+            save_file(_separate(tensors), room / "tensors", texts)
+            os.replace(room / "tensors", temporary)
         except SafetensorError as error:
             raise DiskError(
                 f"cannot write {path}: {error}; free some space or choose another disk. "
@@ -373,9 +391,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _seal(folder: Path) -> None:

@@ -51,6 +51,23 @@ def read_header(path: str | Path) -> TensorHeader:
     return _checked(path, strictjson.loads(header, f"{path} (header)", 4), size - 8 - length)
 
 
+def refuse_pickle(path: str | Path) -> None:
+    """Raise FileError when a file is a pickle, or a zip archive as PyTorch wraps them in."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    # A safetensors header of 640 bytes begins 0x80 0x02 as well, but then `{` follows at byte 8.
+    pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5")
+    if start[:4] == b"PK\x03\x04" or (pickled and start[8:] != b"{"):
+        raise FileError(
+            f"{path} is a pickle (a .pt, .ckpt or .bin file); it can run code when opened and is "
+            "never loaded. Ask its author for a safetensors file"
+        )
+
+
 def unreadable(path: Path, error: OSError) -> FileError:
     """The error for a file that cannot be opened or read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -65,12 +82,7 @@ def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
         if 8 + length > size:
             raise FileError(f"{path} is cut short: its header should end at byte {8 + length}")
         return
-    # A header of 640 bytes also begins 0x80 0x02, so a pickle is only named when `{` is missing.
-    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
-        raise FileError(
-            f"{path} is a pickle (a .pt, .ckpt or .bin file); it can run code when opened and is "
-            "never loaded. Ask its author for a safetensors file"
-        )
+    refuse_pickle(path)
     if len(start) < 9:
         raise FileError(f"{path} is cut short: {size} bytes are too few for a safetensors file")
     if start[8:] == b"{":

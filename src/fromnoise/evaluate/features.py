@@ -28,7 +28,7 @@ CHUNK = 1024
 class ReaderSettings:
     """How a reader is trained. `turn` in degrees, `shift` in pixels, `zoom` as a fraction."""
 
-    epochs: int = 24
+    epochs: int = 16
     batch: int = 64
     width: int = 32
     features: int = 64
@@ -102,7 +102,7 @@ class FeatureNetwork(Features):
                 f"{self.name} reads samples of shape {self.net.shape}, got {tuple(x.shape[1:])}"
             )
         with torch.no_grad():
-            yield from x.detach().float().split(CHUNK)
+            yield from torch.split(x.detach().float(), CHUNK)
 
 
 class ReaderNet(nn.Module):
@@ -170,7 +170,7 @@ def restore(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> FeatureNetw
         settings = ReaderSettings(**card["settings"])
         net = ReaderNet(tuple(card["shape"]), int(card["classes"]), settings)
         net.load_state_dict(dict(state))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"not the weights of a reader: {str(error).splitlines()[0]}") from None
     if card.get("version") != VERSION or _hash(net.state_dict()) != card.get("weights_sha256"):
         raise FileError("the reader's weights do not match its card; train it again")

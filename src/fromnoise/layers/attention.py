@@ -27,9 +27,7 @@ class Place:
 class Kernel(Protocol):
     """How attention is computed when nobody watches: (B, heads, N, D) in, the same shape out."""
 
-    def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-    ) -> Tensor:
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attend; `mask` (B, 1, 1, K) is true where a key counts."""
         ...
 
@@ -73,9 +71,7 @@ def active_hooks() -> tuple[Hook, ...]:
     return _hooks.get()
 
 
-def plain_kernel(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
-) -> Tensor:
+def plain_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """torch's scaled dot-product attention."""
     return scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
@@ -140,9 +136,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         if channels % heads:
-            raise UsageError(
-                f"{heads} attention heads do not divide {channels} channels"
-            )
+            raise UsageError(f"{heads} attention heads do not divide {channels} channels")
         self.heads = heads
         self.place = Place(place, "self" if context is None else "cross")
         self.kernel: Kernel = plain_kernel

@@ -50,9 +50,7 @@ class ResBlock(nn.Module):
     Reference: Ho, Jain & Abbeel 2020, appendix B; scale and shift: Nichol & Dhariwal 2021.
     """
 
-    def __init__(
-        self, dims: int, channels: int, out: int, embedding: int, style: Style
-    ) -> None:
+    def __init__(self, dims: int, channels: int, out: int, embedding: int, style: Style) -> None:
         super().__init__()
         self.scale_shift = style.scale_shift
         self.dropout = style.dropout
@@ -62,9 +60,7 @@ class ResBlock(nn.Module):
         self.norm2 = group_norm(out, style)
         self.conv2 = zero_(convolution(dims, out, out))
         self.shortcut = (
-            nn.Identity()
-            if channels == out
-            else xavier_(convolution(dims, channels, out, 1))
+            nn.Identity() if channels == out else xavier_(convolution(dims, channels, out, 1))
         )
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
@@ -96,15 +92,11 @@ class AttentionBlock(nn.Module):
         tokens: int | None = None,
     ) -> None:
         super().__init__()
-        self.own = Attention(
-            group_norm(channels, style), channels, heads, f"{place}.own"
-        )
+        self.own = Attention(group_norm(channels, style), channels, heads, f"{place}.own")
         self.cross = (
             None
             if tokens is None
-            else Attention(
-                group_norm(channels, style), channels, heads, f"{place}.cross", tokens
-            )
+            else Attention(group_norm(channels, style), channels, heads, f"{place}.cross", tokens)
         )
 
     def forward(self, x: Tensor, tokens: Tokens | None = None) -> Tensor:

@@ -12,9 +12,7 @@ from fromnoise.core.errors import UsageError
 Convention = Literal["ddpm", "adm", "fourier"]
 
 
-def sinusoidal(
-    time: Tensor, width: int, convention: Literal["ddpm", "adm"] = "ddpm"
-) -> Tensor:
+def sinusoidal(time: Tensor, width: int, convention: Literal["ddpm", "adm"] = "ddpm") -> Tensor:
     """Sines and cosines of time at geometrically spaced frequencies.
 
     ddpm: [sin(t ω) | cos(t ω)], ω_i = 10000^(−i / (half − 1));
@@ -28,9 +26,7 @@ def sinusoidal(
     Dhariwal & Nichol 2021.
     """
     if width < 4:
-        raise UsageError(
-            f"a time embedding of width {width} is too narrow; use 4 or more"
-        )
+        raise UsageError(f"a time embedding of width {width} is too narrow; use 4 or more")
     half = width // 2
     index = torch.arange(half, dtype=time.dtype, device=time.device)
     last = half - 1 if convention == "ddpm" else half
@@ -65,9 +61,7 @@ class Fourier(nn.Module):
     def __init__(self, width: int, scale: float = 16.0) -> None:
         super().__init__()
         if width % 2:
-            raise UsageError(
-                f"Fourier features come in pairs: width {width} must be even"
-            )
+            raise UsageError(f"Fourier features come in pairs: width {width} must be even")
         self.register_buffer("frequencies", torch.randn(width // 2) * scale)
 
     def forward(self, time: Tensor) -> Tensor:

@@ -48,9 +48,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.after = (0, 1) * dims if style == "asymmetric" else None
         around = 1 if self.after is None else 0
-        self.conv = xavier_(
-            convolution(dims, channels, channels, stride=2, padding=around)
-        )
+        self.conv = xavier_(convolution(dims, channels, channels, stride=2, padding=around))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.after is not None:
@@ -87,7 +85,7 @@ class ShuffleUpsample(nn.Module):
 
 
 def pixel_shuffle(x: Tensor, dims: int, factor: int = 2) -> Tensor:
-    """Move sub-pixels from channels into space: (B, C·factor^dims, *space) to (B, C, *space·factor).
+    """Sub-pixels from channels into space: (B, C·factor^dims, *space) to (B, C, *space·factor).
 
     Channel c·factor^dims + k becomes sub-pixel k of channel c, counted row by row; for two
     dimensions this is torch's `pixel_shuffle`.
@@ -110,8 +108,4 @@ def pixel_unshuffle(x: Tensor, dims: int, factor: int = 2) -> Tensor:
 
 def upsample(dims: int, channels: int, style: Up) -> nn.Module:
     """The up-sampling layer of a style."""
-    return (
-        Upsample(dims, channels)
-        if style == "nearest"
-        else ShuffleUpsample(dims, channels)
-    )
+    return Upsample(dims, channels) if style == "nearest" else ShuffleUpsample(dims, channels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.codecs import CODECS
-from fromnoise.core.config import Settings
+from fromnoise.core.config import Settings, validated
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import (
     atomic_folder,
@@ -116,7 +116,7 @@ def load_model(path: Path) -> Model:
     version = raw.get("format")
     if version != FORMAT:
         raise FileError(f"{path / 'model.json'} has format {version!r}; this version reads {FORMAT}")
-    model = build(ModelConfig.model_validate(raw))
+    model = build(validated(ModelConfig, raw, str(path / "model.json")))
     weights = path / "model.safetensors"
     tensors, _ = load_tensors(weights)
     fill(modules(model), tensors, weights)

@@ -220,6 +220,10 @@ class Model:
             )
         return self._prepared[dtype]
 
+    def refresh(self) -> None:
+        """Forget what was prepared for sampling: the weights have changed."""
+        self._prepared.clear()
+
     def save(self, path: str | Path) -> None:
         """Write the model as a folder: model.json and model.safetensors, atomically."""
         from fromnoise.model.files import save_model

@@ -1,0 +1,95 @@
+"""One step of DDPM's CIFAR-10 network against diffusers', in turn in one process.
+
+    python benchmarks/network_step.py [repeats]
+
+The two networks have the same random weights. Each figure is the least of the repeats, which are
+interleaved so that other work on the machine disturbs all alike.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from fromnoise import nets
+from fromnoise.interop.unet2d_keys import to_diffusers
+from fromnoise.layers.fast import prepare
+
+BATCH = 16
+REPEATS = 10
+
+
+def reference(network: nets.Network) -> UNet2DModel:
+    """diffusers' network of google/ddpm-cifar10-32 with our weights."""
+    theirs = UNet2DModel(
+        sample_size=32,
+        block_out_channels=(128, 256, 256, 256),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=None,
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+    )
+    theirs.load_state_dict(to_diffusers(network.state_dict()))
+    return theirs.eval()
+
+
+def contestants() -> tuple[dict[str, Callable[[Tensor, Tensor], Tensor]], list[str]]:
+    """What is timed, the reference first, and what the speed path says it did."""
+    torch.manual_seed(0)
+    network = nets.build("ddpm-cifar10").eval()
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    theirs = reference(network)
+    exact, exact_report = prepare(network, exact=True)
+    fast, fast_report = prepare(network)
+    functions = {
+        "diffusers, float32": lambda x, t: theirs(x, t).sample,
+        "fromnoise, plain float32": network,
+        "fromnoise, exact": exact,
+        "fromnoise, default": fast,
+    }
+    return functions, [f"exact: {exact_report}", f"default: {fast_report}"]
+
+
+@torch.inference_mode()
+def measure(repeats: int) -> list[tuple[str, float, float, float]]:
+    """(name, milliseconds, times as fast as the first, relative difference from it)."""
+    torch.set_num_threads(2)
+    functions, reports = contestants()
+    print("\n".join(reports))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(BATCH, 3, 32, 32, generator=generator)
+    t = torch.full((BATCH,), 500.0)
+    answers = {name: function(x, t) for name, function in functions.items()}
+    least = dict.fromkeys(functions, float("inf"))
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function(x, t)
+            least[name] = min(least[name], time.perf_counter() - start)
+    first, base = next(iter(answers.values())), next(iter(least.values()))
+    return [
+        (name, 1e3 * least[name], base / least[name], float((y - first).norm() / first.norm()))
+        for name, y in answers.items()
+    ]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else REPEATS
+    rows = measure(repeats)
+    print(f"\nDDPM CIFAR-10 network, batch {BATCH}, 2 threads, least of {repeats} repeats")
+    print(f"{'':26}{'ms':>8}{'speed':>8}{'difference':>13}")
+    for name, milliseconds, ratio, difference in rows:
+        print(f"{name:26}{milliseconds:8.0f}{ratio:8.2f}{difference:13.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Data sets: one interface, a deterministic order, and a loader that starts at any step."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from fromnoise.core.errors import UsageError
+from fromnoise.data.arrays import Arrays
+from fromnoise.data.augment import AUGMENTATIONS, Augment, Both, Flip, Shift, generator
+from fromnoise.data.base import DATA, Batch, Dataset, Subset, split
+from fromnoise.data.digits import Digits
+from fromnoise.data.folder import Folder
+from fromnoise.data.loader import Loader
+from fromnoise.data.order import Order, order
+from fromnoise.data.points import Points
+
+__all__ = [
+    "AUGMENTATIONS",
+    "DATA",
+    "Arrays",
+    "Augment",
+    "Batch",
+    "Both",
+    "Dataset",
+    "Digits",
+    "Flip",
+    "Folder",
+    "Loader",
+    "Order",
+    "Points",
+    "Shift",
+    "Subset",
+    "generator",
+    "load",
+    "order",
+    "split",
+]
+
+
+def load(source: str | Mapping[str, Any] | Dataset) -> Dataset:
+    """A data set by name ("digits"), by configuration ({"kind": "points", …}), or as it is.
+
+    Raises UsageError for an unknown name or argument, FileError for a file that cannot be read.
+    """
+    if isinstance(source, Dataset):
+        return source
+    if not isinstance(source, str | Mapping):
+        raise UsageError(f"a data set is a name or a configuration, not {source!r}")
+    config = {"kind": source} if isinstance(source, str) else source
+    return cast(Dataset, DATA.build(config))

@@ -1,0 +1,7 @@
+"""Encoders: raw input → one slot of a condition."""
+
+from fromnoise.encoders.base import ENCODERS, Encoder
+from fromnoise.encoders.conditioning import Conditioning
+from fromnoise.encoders.label import Label
+
+__all__ = ["ENCODERS", "Conditioning", "Encoder", "Label"]

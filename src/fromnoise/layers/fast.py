@@ -1,0 +1,158 @@
+"""The speed path: an inference copy of a network that does the same arithmetic faster on a CPU.
+
+Everything here is optional. Where the processor or this build of torch lacks what it needs, the
+copy is a plain one, and the report says why.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from fromnoise.core.errors import UsageError
+from fromnoise.layers.attention import Attention
+from fromnoise.layers.blocks import ResBlock
+from fromnoise.layers.fast_kernels import (
+    FoldedUpsample,
+    InPlaceResBlock,
+    MixedGroupNorm,
+    OneDNNLinear,
+    PackedConvolution,
+    WinogradConvolution,
+    mapped_kernel,
+)
+from fromnoise.layers.resample import Upsample
+
+M = TypeVar("M", bound=nn.Module)
+Report = dict[str, Any]
+Replace = Callable[[Any], nn.Module]
+
+
+def best_dtype() -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively, float32 elsewhere."""
+    able = torch.cpu.get_capabilities()
+    native = able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def prepare(network: M, dtype: torch.dtype | None = None, exact: bool = False) -> tuple[M, Report]:
+    """An inference copy of a network, and a report of what was done to it.
+
+    By default it computes in `best_dtype()`, channels last. `exact` computes in float32: packed
+    convolutions, Winograd's algorithm for the 3×3 ones, oneDNN linears; it differs from the plain
+    network by rounding only (at most 5e-6 relative). The copy casts its input and answers in
+    float32. It shares the weights it does not convert; prepare again after they change. Gradients
+    with respect to the input pass, at plain speed.
+
+    dtype: bfloat16, float32 or float64, in place of the default; float64 is never accelerated.
+    Raises UsageError for another dtype, or for `exact` with another dtype than float32.
+    Reference: Lavin & Gray 2016 (Winograd convolution, F(2×2, 3×3)).
+    """
+    if exact and dtype not in (None, torch.float32):
+        raise UsageError(f"exact means float32; it cannot be {dtype}")
+    device = next(network.parameters()).device
+    chosen = torch.float32 if exact else dtype
+    if chosen is None:
+        chosen = best_dtype() if device.type == "cpu" else torch.bfloat16
+    if chosen not in (torch.bfloat16, torch.float32, torch.float64):
+        raise UsageError(f"a network is prepared in bfloat16, float32 or float64, not {chosen}")
+    report: Report = {"dtype": str(chosen).removeprefix("torch."), "kernels": {}}
+    obstacle = _obstacle(device, chosen)
+    ready = _copy(network, chosen, keep=() if obstacle else (nn.GroupNorm,))
+    if obstacle is None:
+        _replace(ready, _table(chosen), report["kernels"])
+    else:
+        report["plain"] = obstacle
+    ready.register_forward_pre_hook(_cast_input(chosen))
+    ready.register_forward_hook(_cast_output)
+    return ready, report
+
+
+def _copy(network: M, dtype: torch.dtype, keep: tuple[type[nn.Module], ...]) -> M:
+    """A copy in evaluation mode, without gradients, sharing the tensors whose type stays.
+
+    keep: kinds of layers that keep the type of their parameters.
+    """
+    shared = [*network.parameters(), *network.buffers()]
+    ready = copy.deepcopy(network, {id(tensor): tensor for tensor in shared})
+    for part in ready.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            target = parameter.dtype if type(part) in keep else dtype
+            converted = nn.Parameter(parameter.detach().to(target), requires_grad=False)
+            setattr(part, name, converted)
+    return ready.eval()
+
+
+def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernels of this room cannot be used, or None."""
+    if device.type != "cpu":
+        return f"the kernels are for the CPU, the network is on {device.type}"
+    if dtype == torch.float64:
+        return "float64 is computed as it stands"
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return "this build of torch has no oneDNN"
+    try:
+        trial = PackedConvolution(nn.Conv2d(16, 16, 3, padding=1).to(dtype))
+        with torch.inference_mode():
+            trial(torch.zeros(1, 16, 4, 4, dtype=dtype))
+            OneDNNLinear(nn.Linear(16, 16).to(dtype))(torch.zeros(1, 16, dtype=dtype))
+    except (AttributeError, RuntimeError, NotImplementedError) as error:
+        return f"this build of torch lacks the packed kernels ({str(error).splitlines()[0]})"
+    return None
+
+
+def _table(dtype: torch.dtype) -> dict[type, Replace]:
+    """What takes the place of which layer. Winograd in bfloat16 would double its rounding error."""
+    shared: dict[type, Replace] = {Upsample: _folded, ResBlock: InPlaceResBlock}
+    if dtype == torch.float32:
+        return {**shared, nn.Conv2d: _exact_convolution, Attention: _attention}
+    return {
+        **shared,
+        nn.Conv2d: PackedConvolution,
+        Attention: _mapped_attention,
+        nn.GroupNorm: MixedGroupNorm,
+    }
+
+
+def _exact_convolution(layer: nn.Conv2d) -> nn.Module:
+    packed = PackedConvolution(layer)
+    return WinogradConvolution(layer, packed) if WinogradConvolution.suits(layer) else packed
+
+
+def _folded(layer: Upsample) -> nn.Module:
+    return FoldedUpsample(layer.conv) if isinstance(layer.conv, nn.Conv2d) else layer
+
+
+def _attention(layer: Attention) -> nn.Module:
+    for name in ("query", "key", "value", "out"):
+        setattr(layer, name, OneDNNLinear(cast(nn.Linear, layer.get_submodule(name))))
+    return layer
+
+
+def _mapped_attention(layer: Attention) -> nn.Module:
+    layer.kernel = mapped_kernel
+    return _attention(layer)
+
+
+def _replace(module: nn.Module, table: dict[type, Replace], counts: dict[str, int]) -> None:
+    for name, child in list(module.named_children()):
+        if type(child) in table:
+            child = table[type(child)](child)
+            counts[type(child).__name__] = counts.get(type(child).__name__, 0) + 1
+            setattr(module, name, child)
+        _replace(child, table, counts)
+
+
+def _cast_input(dtype: torch.dtype) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def cast(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = given[0].to(dtype)
+        return (x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, *given[1:])
+
+    return cast
+
+
+def _cast_output(_: nn.Module, __: tuple[Any, ...], answer: Tensor) -> Tensor:
+    wide = torch.promote_types(answer.dtype, torch.float32)
+    return answer.to(wide).contiguous()

@@ -1,0 +1,161 @@
+"""A tiny training run: also a program, so that tests can kill it.
+
+python toy.py FOLDER SETTINGS [STEP PHASE]   kills itself with SIGKILL at that step and phase.
+"""
+
+import json
+import os
+import signal
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fromnoise.core.errors import FromNoiseError
+from fromnoise.data import Batch, Dataset
+from fromnoise.denoisers import NetworkDenoiser
+from fromnoise.encoders import Conditioning, Label
+from fromnoise.nets import MLP
+from fromnoise.nets.base import Accepts
+from fromnoise.parameterizations import PARAMETERIZATIONS
+from fromnoise.schedules import SCHEDULES
+from fromnoise.training import checkpoint
+from fromnoise.training import Denoising, Draws, Event, ObjectiveSettings, Run, Task, TrainSettings
+from fromnoise.training.objective import denoising
+
+SMALL = {
+    "steps": 12,
+    "batch_size": 8,
+    "warmup": 2,
+    "checkpoint_every": 4,
+    "validate_every": 4,
+    "learning_rate": 1e-2,
+    "ema": 0.9,
+}
+
+
+class Points(Dataset):
+    """Two labelled clusters of points, in memory."""
+
+    def __init__(self, count: int = 40, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.name, self.shape, self.levels, self.classes = "toy", (2,), None, ("left", "right")
+        self.labels = torch.arange(count) % 2
+        self.x = 0.3 * torch.randn(count, 2, generator=generator)
+        self.x[:, 0] += 2.0 * self.labels - 1.0
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def samples(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> Tensor:
+        return self.x[torch.from_numpy(indices)]
+
+
+class Counting(Denoising):
+    """The denoising objective with state of its own: a count of steps that enters the loss."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.register_buffer("taken", torch.zeros(()))
+
+    def loss(self, batch: Batch, draws: Draws) -> Tensor:
+        return super().loss(batch, draws) * (1.0 + 0.01 * self.taken)
+
+    def after_step(self) -> None:
+        self.taken += 1.0
+
+
+def network(dropout: float = 0.2, **channels: int) -> MLP:
+    """A small network whose zero-initialised layers are filled, so that all of it trains."""
+    accepts = Accepts(channels=channels, vector={"label": 2})
+    net = MLP(2, width=16, depth=1, features=8, dropout=dropout, accepts=accepts)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return net
+
+
+def objective(
+    settings: ObjectiveSettings | None = None,
+    schedule: str = "cosine",
+    reading: str = "v",
+    dropout: float = 0.2,
+) -> Denoising:
+    """A denoising objective on points."""
+    settings = settings or ObjectiveSettings(condition_dropout=0.2)
+    channels = {"self": 2} if settings.self_conditioning else {}
+    denoiser = NetworkDenoiser(
+        network(dropout, **channels),
+        SCHEDULES.build({"kind": schedule}),
+        PARAMETERIZATIONS.build({"kind": reading}),
+    )
+    return denoising(denoiser, Conditioning({"label": Label(2)}), settings)
+
+
+def counting() -> Counting:
+    """The objective of the runs that are killed: dropout, condition dropout, a buffer."""
+    made = objective()
+    return Counting(
+        made.denoiser, made.conditioning, made.weighting, made.time_sampling, 0.2, 0.0, 0.001
+    )
+
+
+def run(folder: Path, settings: dict[str, Any], **extra: Any) -> Run:
+    """A run on points; `settings` are those of `SMALL` unless given."""
+    train = TrainSettings(**{**SMALL, **settings}).model_dump(mode="json")
+    task = Task(counting(), Points(), Points(16, seed=1))
+    return Run(folder, {"recipe": "toy", "train": train, **extra}, task)
+
+
+def digest(objective: torch.nn.Module) -> str:
+    """SHA-256 of all weights."""
+    state = objective.state_dict()
+    return sha256(b"".join(state[k].numpy().tobytes() for k in sorted(state))).hexdigest()
+
+
+def trace(event: Event, made: Run) -> str:
+    """All that one step did, exactly."""
+    numbers = [event.loss, event.grad_norm, event.learning_rate]
+    done = [str(event.step), *(x.hex() for x in numbers), digest(made.task.objective)]
+    return " ".join(done)
+
+
+def _kill(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _arm(made: Run, phase: str) -> None:
+    """Arrange to be killed in a phase of the next step."""
+    if phase == "backward":
+        torch.nn.utils.get_total_norm = _kill
+    elif phase == "optimizer":
+        made.task.objective.after_step = _kill
+    elif phase == "save":
+        checkpoint.write_json = _kill
+    elif phase == "rename":
+        os.rename = _kill
+
+
+def main(folder: str, config: str, step: str = "0", phase: str = "") -> None:
+    """Train in a folder, printing a line for each step; die where told."""
+    torch.set_num_threads(1)
+    made = run(Path(folder), json.loads(config))
+    for event in made.train():
+        print(trace(event, made), flush=True)
+        if event.step == int(step) - 1:
+            _arm(made, phase)
+        if event.step == int(step) and phase == "after":
+            _kill()
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except FromNoiseError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
