@@ -177,7 +177,7 @@ def test_calibration_measures_the_variance_and_cuts_where_levels_are_not_known()
     bunched = 0.09**2 * sigma**2 / (0.09**2 + sigma**2)
     # Where the bunches are told apart, what is left is the error within one.
     near = sigma < 0.15
-    torch.testing.assert_close(fitted.variance.error[near], bunched[near], rtol=0.1, atol=0)
+    torch.testing.assert_close(fitted.variance.error[near], bunched[near], rtol=0.25, atol=0)
     assert 0.03 < schedule.at(fitted.last)[1] < 0.5
 
     def bits(path: Tensor) -> Tensor:

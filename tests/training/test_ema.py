@@ -46,7 +46,9 @@ def test_decay_zero_is_the_weights_themselves() -> None:
         for parameter in module.parameters():
             parameter.data.fill_(value)
         ema.update(step)
-        assert all(torch.equal(v, dict(module.named_parameters())[k]) for k, v in ema.shadow.items())
+        assert all(
+            torch.equal(v, dict(module.named_parameters())[k]) for k, v in ema.shadow.items()
+        )
 
 
 def test_low_precision_weights_are_averaged_in_float32() -> None:

@@ -58,7 +58,9 @@ def _train(
 
 def _everything(objective: Objective, optimization: Optimization, ema: EMA) -> dict[str, Tensor]:
     state = {**objective.state_dict(), **optimization.state()}
-    return {k: v.clone() for k, v in {**state, **{f"ema {k}": v for k, v in ema.shadow.items()}}.items()}
+    return {
+        k: v.clone() for k, v in {**state, **{f"ema {k}": v for k, v in ema.shadow.items()}}.items()
+    }
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

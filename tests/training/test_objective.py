@@ -172,7 +172,9 @@ def _listening(settings: ObjectiveSettings) -> tuple[Denoising, Listening]:
     made = toy.objective(settings)
     net = Listening(made.denoiser.net.accepts)
     told = made.denoiser.parameterization
-    return denoising(NetworkDenoiser(net, made.denoiser.process, told), made.conditioning, settings), net
+    return denoising(
+        NetworkDenoiser(net, made.denoiser.process, told), made.conditioning, settings
+    ), net
 
 
 def test_the_condition_is_dropped_for_its_share_of_samples_only_in_training() -> None:

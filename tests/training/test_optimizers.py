@@ -76,7 +76,9 @@ def test_state_goes_through_tensors_and_back() -> None:
         one.step("main", one.norm("main"), 0.01)
     second.load_state_dict(first.state_dict())
     assert set(one.state()) == {
-        f"main/{name}/{key}" for name in ("weight", "bias") for key in ("step", "exp_avg", "exp_avg_sq")
+        f"main/{name}/{key}"
+        for name in ("weight", "bias")
+        for key in ("step", "exp_avg", "exp_avg_sq")
     }
     other.load({key: value.clone() for key, value in one.state().items()})
     for optimization, module in ((one, first), (other, second)):

@@ -52,7 +52,9 @@ def _forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _train(folder: Path, settings: dict[str, Any], out: Path, step: int = 0, phase: str = "") -> int:
+def _train(
+    folder: Path, settings: dict[str, Any], out: Path, step: int = 0, phase: str = ""
+) -> int:
     def work() -> None:
         with out.open("a") as file:
             os.dup2(file.fileno(), 1)

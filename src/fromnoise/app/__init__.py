@@ -1,1 +1,1 @@
-"""One request model for each verb, and what carries it out. Command line and server derive from it."""
+"""One request model for each verb, and what carries it out; every edge derives from it."""

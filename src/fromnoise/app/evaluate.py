@@ -267,6 +267,7 @@ def _pictures(
 def _report(subject: Subject, result: dict[str, Any], pictures: list[Picture]) -> None:
     page = Page(
         title=f"fromnoise: {subject.recipe.name}",
+        summary=f"{subject.recipe.summary} After: {subject.recipe.paper}.",
         figures=result,
         pictures=pictures,
         recipe=subject.recipe.model_dump(mode="json"),

@@ -71,7 +71,9 @@ def read(path: Path) -> dict[str, Any]:
     """The recipe in a written picture. FileError when it carries none of ours."""
     text = read_png_text(path).get(KEY)
     if text is None:
-        raise FileError(f"{path} carries no fromnoise recipe; only pictures we wrote can be replayed")
+        raise FileError(
+            f"{path} carries no fromnoise recipe; only pictures we wrote can be replayed"
+        )
     try:
         recipe = json.loads(text)
     except json.JSONDecodeError as error:
@@ -84,9 +86,7 @@ def read(path: Path) -> dict[str, Any]:
 def differences(recipe: Mapping[str, Any], fingerprint: str | None) -> list[str]:
     """What differs between then and now, one line each."""
     now, then = _bits(environment()), _bits(recipe["environment"])
-    lines = [
-        f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]
-    ]
+    lines = [f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]
     if recipe["model"].get("fingerprint") != fingerprint:
         lines.insert(0, "the model's weights are not the ones it was drawn with")
     return lines

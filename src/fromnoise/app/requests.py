@@ -22,7 +22,9 @@ class TrainRequest(Settings):
     A run that was interrupted goes on when the same command is given again.
     """
 
-    recipe: str | None = _argument(None, "Recipe to follow: a name (`fromnoise recipes`) or a file.")
+    recipe: str | None = _argument(
+        None, "Recipe to follow: a name (`fromnoise recipes`) or a file."
+    )
     out: str | None = Field(None, description="Run folder to write; runs/RECIPE by default.")
     resume: str | None = Field(None, description="Run folder to go on with, in place of a recipe.")
     train: TrainSettings = Field(

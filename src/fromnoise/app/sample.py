@@ -90,12 +90,24 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
     recipe = provenance.read(path)
     told = recipe["draw"]
     if told["start"] != "noise" or told["grid"] == "explicit":
-        raise UsageError(f"{path} was drawn from outside noise or a grid of its own; not repeatable")
+        raise UsageError(
+            f"{path} was drawn from outside noise or a grid of its own; not repeatable"
+        )
     origin = source or recipe["model"]["source"]
     if origin is None:
         raise UsageError(f"{path} does not say where its model is; name it as the first argument")
     model = load(origin)
-    names = ("label", "prompt", "sampler", "steps", "grid", "guidance", "eta", "batch_size", "dtype")
+    names = (
+        "label",
+        "prompt",
+        "sampler",
+        "steps",
+        "grid",
+        "guidance",
+        "eta",
+        "batch_size",
+        "dtype",
+    )
     drawn = model.sample(1, seed=told["seeds"], **{name: told[name] for name in names})
     with Image.open(path) as old:
         before = np.asarray(old.convert(to_pil(drawn.tensor[0]).mode)).astype(int)
@@ -163,5 +175,3 @@ def _write_array(path: Path, values: "np.ndarray[Any, Any]") -> None:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     write_bytes(path, buffer.getvalue())
-
-

@@ -106,7 +106,9 @@ def build(recipe: Recipe, dataset: Dataset) -> Model:
 def recipe_of(folder: Path) -> Recipe:
     """The recipe a run follows. FileError when the folder holds no run."""
     if not folder.is_dir():
-        raise FileError(f"{folder}: no such run; train one with `fromnoise train RECIPE --out {folder}`")
+        raise FileError(
+            f"{folder}: no such run; train one with `fromnoise train RECIPE --out {folder}`"
+        )
     return validated(Recipe, read_config(folder), str(folder))
 
 

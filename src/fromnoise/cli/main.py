@@ -93,7 +93,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     positional = bool(extra.get("positional"))
     kind = inspect.Parameter.POSITIONAL_ONLY if positional else inspect.Parameter.KEYWORD_ONLY
     nested = inspect.isclass(field.annotation) and issubclass(field.annotation, Settings)
-    flags = None if positional or nested else (f"--{name.replace('_', '-')}", *extra.get("flags", []))
+    flags = (
+        None if positional or nested else (f"--{name.replace('_', '-')}", *extra.get("flags", []))
+    )
     return inspect.Parameter(
         name,
         kind,

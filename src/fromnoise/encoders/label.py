@@ -1,8 +1,11 @@
 """Class labels as raw vectors: one-hot, or several classes mixed with weights."""
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +19,9 @@ class Label(Encoder):
     """A class label as a raw vector (B, K): one-hot, or weights that mix classes.
 
     classes: their number, or their names. A label is a number, a name, a mapping from those to
-    weights ({3: 0.5, 8: 0.5}), or a sequence of these with one for each sample. The null is all
-    zeros, so it is fixed and learned only through the network's embedding of it.
+    weights ({3: 0.5, 8: 0.5}, taken as they are), or a sequence with one of these, or of the K
+    weights themselves, for each sample. The null is all zeros, so it is fixed and learned only
+    through the network's embedding of it.
     """
 
     slot: Slot = "vector"
@@ -41,7 +45,7 @@ class Label(Encoder):
 
         Raises UsageError for a class that is not known, ShapeError for a wrong number of labels.
         """
-        if isinstance(raw, Tensor):
+        if isinstance(raw, Tensor | np.ndarray):
             raw = raw.tolist()
         if not isinstance(raw, Sequence) or isinstance(raw, str):
             return self._one(raw).expand(batch, -1).clone()
@@ -50,15 +54,24 @@ class Label(Encoder):
         return torch.stack([self._one(label) for label in raw])
 
     def _one(self, label: Any) -> Tensor:
-        weights = label if isinstance(label, Mapping) else {label: 1.0}
+        pairs = [(label, 1.0)]
+        if isinstance(label, Mapping):
+            pairs = list(label.items())
+        elif isinstance(label, Sequence) and not isinstance(label, str):
+            if len(label) != self.width:
+                raise ShapeError(f"{len(label)} weights given for {self.width} classes")
+            pairs = list(enumerate(label))
         vector = torch.zeros(self.width)
-        for name, weight in weights.items():
-            vector[self._index(name)] += float(weight)
+        for name, weight in pairs:
+            if not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise UsageError(f"class {name!r} has weight {weight!r}; give a finite number")
+            vector[self._index(name)] += weight
         return vector
 
     def _index(self, label: Any) -> int:
-        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < self.width:
-            return label
+        whole = isinstance(label, SupportsIndex) and not isinstance(label, bool)
+        if whole and 0 <= operator.index(label) < self.width:
+            return operator.index(label)
         if str(label) in self.names and not isinstance(label, float):
             return self.names.index(str(label))
         shown = ", ".join(self.names[:12]) + (", …" if self.width > 12 else "")

@@ -48,4 +48,4 @@ def label_accuracy(reader: FeatureNetwork, x: Tensor, label: Tensor) -> Estimate
     right = reader.predict(x) == label
     asked = torch.unique(label).tolist()
     by_class = {str(c): right[label == c].double().mean().item() for c in asked}
-    return wilson(int(right.sum()), len(right), by_class=by_class)
+    return wilson(int(right.sum()), len(right), {"by_class": by_class})

@@ -4,6 +4,7 @@ Each works on features (N, F) of any kind (`features.py` names them), in float64
 `Estimate` with a 95 % interval.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -94,11 +95,12 @@ def manifolds(real: Tensor, fake: Tensor, k: int = 3) -> Manifolds:
     across = distances(real, fake)
     in_real = across <= _radii(real, k)[:, None]
     in_fake = across <= _radii(fake, k)[None, :]
+    told = {"k": k}
     return Manifolds(
-        precision=_share(in_real.any(0), k=k),
-        recall=_share(in_fake.any(1), k=k),
-        density=mean(in_real.double().sum(0) / k, k=k),
-        coverage=_share(in_real.any(1), k=k),
+        precision=_share(in_real.any(0), told),
+        recall=_share(in_fake.any(1), told),
+        density=mean(in_real.double().sum(0) / k, told),
+        coverage=_share(in_real.any(1), told),
     )
 
 
@@ -190,5 +192,5 @@ def _radii(x: Tensor, k: int) -> Tensor:
     return distances(x, x).kthvalue(k + 1, dim=1).values
 
 
-def _share(true: Tensor, **more: float) -> Estimate:
-    return wilson(int(true.sum()), len(true), **more)
+def _share(true: Tensor, more: Mapping[str, float] | None = None) -> Estimate:
+    return wilson(int(true.sum()), len(true), more)

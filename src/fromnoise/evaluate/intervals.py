@@ -35,7 +35,7 @@ class Estimate:
         return {key: _plain(v) for key, v in {"value": self.value, **kept, **self.more}.items()}
 
 
-def wilson(successes: float, count: float, **more: Any) -> Estimate:
+def wilson(successes: float, count: float, more: Mapping[str, Any] | None = None) -> Estimate:
     """A share of `count` independent trials: Wilson's score interval (Wilson 1927).
 
     centre (p + z²/2n)/(1 + z²/n), half-width z/(1 + z²/n)·√(p(1−p)/n + z²/4n²).
@@ -48,7 +48,7 @@ def wilson(successes: float, count: float, **more: Any) -> Estimate:
     half = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     # At a share of 0 or 1 rounding would leave the value just outside its interval.
     low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
-    return Estimate(share, low, high, round(count), more)
+    return Estimate(share, low, high, round(count), more or {})
 
 
 def repeated(accuracies: Sequence[float], count: int) -> Estimate:
@@ -66,15 +66,15 @@ def repeated(accuracies: Sequence[float], count: int) -> Estimate:
     return Estimate(share, found.low, found.high, count, {"runs": [float(a) for a in accuracies]})
 
 
-def mean(values: Tensor, **more: Any) -> Estimate:
+def mean(values: Tensor, more: Mapping[str, Any] | None = None) -> Estimate:
     """The mean of independent values (N,): mean ± z·s/√N."""
     values = values.detach().double()
     if len(values) < 2:
-        return Estimate(values.mean().item(), count=len(values), more=more)
+        return Estimate(values.mean().item(), count=len(values), more=more or {})
     z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
     centre = values.mean().item()
     half = z * values.std().item() / math.sqrt(len(values))
-    return Estimate(centre, centre - half, centre + half, len(values), more)
+    return Estimate(centre, centre - half, centre + half, len(values), more or {})
 
 
 def bootstrap(

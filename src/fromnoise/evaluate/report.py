@@ -188,11 +188,14 @@ def measure_likelihood(
     )  # fmt: skip
     dimensions = known.x[0].numel()
     parts = {"prior": bound.prior, "steps": bound.steps, "decoder": bound.decoder}
-    shares = {k: bits_per_dim(-v, dimensions).mean().item() for k, v in parts.items()}
-    yield "bits_per_dim", mean(
-        bound.bits_per_dim(dimensions), method="variational bound", levels=levels,
-        parts=shares, last_time=fitted.last, steps=how.steps,
-    )  # fmt: skip
+    more = {
+        "method": "variational bound",
+        "levels": levels,
+        "parts": {k: bits_per_dim(-v, dimensions).mean().item() for k, v in parts.items()},
+        "last_time": fitted.last,
+        "steps": how.steps,
+    }
+    yield "bits_per_dim", mean(bound.bits_per_dim(dimensions), more)
     if how.flow:
         yield "bits_per_dim_ode", _flow(held_out.some(how.flow, seed), how, fitted, seed)
 
@@ -203,13 +206,14 @@ def _flow(some: Labelled, how: Likelihoods, fitted: Calibration, seed: int) -> E
     noise = Noise(seed, len(x))
     tolerance, start = how.tolerance, None if how.levels is None else fitted.last
     settings = OdeSettings(start=start, rtol=tolerance, atol=tolerance, probes=1)
+    more = {"method": "probability-flow ODE", "levels": how.levels}
     if how.levels is None:
         flow = log_likelihood(how.denoiser, x, condition, None, settings, noise)
-        return mean(bits_per_dim(flow.log_density, x[0].numel()), method="probability-flow ODE")
+        return mean(bits_per_dim(flow.log_density, x[0].numel()), more)
     found = lifted_bits_per_dim(
         how.denoiser, x, how.levels, noise, condition, settings, fitted.error
     )
-    return mean(found, method="probability-flow ODE", levels=how.levels, last_time=fitted.last)
+    return mean(found, {**more, "last_time": fitted.last})
 
 
 def _beside(found: Estimate, real: Estimate) -> Estimate:

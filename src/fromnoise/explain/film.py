@@ -14,7 +14,7 @@ from fromnoise.samplers import Step
 def film(
     steps: Iterator[Step], decode: Callable[[Tensor], Tensor], frames: int = 10, rows: int = 4
 ) -> Image.Image:
-    """One picture of a whole run: a column for each of up to `frames` steps, a pair of rows a sample.
+    """One picture of a whole run: up to `frames` steps across, a pair of rows for each sample.
 
     The upper row of each pair is x_t, the lower the belief x0 at that time. Points become
     scatters, x_t above x0. steps: what `model.stream` gives; decode: `model.decode`.

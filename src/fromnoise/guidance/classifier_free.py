@@ -10,7 +10,7 @@ from fromnoise.layers.condition import Condition, concatenate
 
 
 class ClassifierFree(Denoiser):
-    """x0 = x0(null) + w·(x0(condition) − x0(null)) (Ho & Salimans 2022, eq. 6, with w = paper's w + 1).
+    """x0 = x0(null) + w·(x0(condition) − x0(null)): Ho & Salimans 2022, eq. 6, their w plus 1.
 
     The same affine map holds for ε, v, score and flow. scale w: a number, or one for each sample
     (B,); 1 is no guidance and costs one evaluation, bit-identical to none. `negative` is what to

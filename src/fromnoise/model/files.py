@@ -115,7 +115,9 @@ def load_model(path: Path) -> Model:
     raw = read_json(path / "model.json")
     version = raw.get("format")
     if version != FORMAT:
-        raise FileError(f"{path / 'model.json'} has format {version!r}; this version reads {FORMAT}")
+        raise FileError(
+            f"{path / 'model.json'} has format {version!r}; this version reads {FORMAT}"
+        )
     model = build(validated(ModelConfig, raw, str(path / "model.json")))
     weights = path / "model.safetensors"
     tensors, _ = load_tensors(weights)

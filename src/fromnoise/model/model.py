@@ -200,12 +200,13 @@ class Model:
     def condition(
         self, count: int, label: Any = None, prompt: str | Sequence[str] | None = None
     ) -> Condition | None:
-        """What the network is told of `count` samples, its null attached; None if it takes nothing."""
+        """What the network is told of `count` samples, null attached; None if it takes nothing."""
         raw = {"label": label, "prompt": prompt}
         given = {name: value for name, value in raw.items() if value is not None}
         if not self.conditioning.names and not given:
             return None
-        return self.conditioning(given, count)
+        told: Condition = self.conditioning(given, count)
+        return told
 
     def prepared(self, dtype: torch.dtype) -> NetworkDenoiser:
         """The denoiser readied for sampling in a type; what was done is in `card.speed`."""

@@ -49,7 +49,7 @@ class Samples(Sequence[Any]):
 
 
 def sheet(tensor: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:
-    """A contact sheet of pictures (B, C, H, W), small ones enlarged, or a scatter of points (B, D)."""
+    """Pictures (B, C, H, W) on one sheet, small ones enlarged; points (B, D) as a scatter."""
     if tensor.ndim == 2:
         return scatter(tensor.double().cpu().numpy())
     if scale is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fromnoise.training.checkpoint import latest, latest_model
-    from fromnoise.training.compare import compare, read_runs
+    from fromnoise.training.comparison import compare, read_runs
     from fromnoise.training.draws import Draws
     from fromnoise.training.ema import EMA
     from fromnoise.training.loop import Event, train
@@ -38,10 +38,10 @@ _HOME = {
     "TimeSampling": "time_sampling",
     "TrainSettings": "settings",
     "Weighting": "weightings",
-    "compare": "compare",
+    "compare": "comparison",
     "latest": "checkpoint",
     "latest_model": "checkpoint",
-    "read_runs": "compare",
+    "read_runs": "comparison",
     "train": "loop",
 }
 

@@ -115,9 +115,7 @@ class Run:
             stack.enter_context(self._interrupts.caught())
             yield from self._steps(work, metrics, start)
 
-    def _steps(
-        self, work: "_Work", metrics: Metrics | None, start: int
-    ) -> Iterator[Event]:
+    def _steps(self, work: "_Work", metrics: Metrics | None, start: int) -> Iterator[Event]:
         task, settings = self.task, self.settings
         batches = Loader(
             task.data, settings.batch_size, settings.seed, settings.workers, settings.timeout,

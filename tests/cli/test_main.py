@@ -1,0 +1,104 @@
+"""The command line: a mistake is one line and exit code 2, and leaves no trace."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fromnoise.app.verbs import VERBS
+from fromnoise.cli.main import run
+
+ONE_LINE = re.compile(r"^fromnoise: error: [^\n]+\n$")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "digit"], "did you mean digits"),
+        (["train"], "name a recipe"),
+        (["train", "digits", "--resume", "x"], "not both"),
+        (["train", "missing.json"], "no such recipe file"),
+        (["train", "digits", "--train.steps", "-5"], "greater than or equal to 1"),
+        (["train", "digits", "--train.steps", "many"], "valid integer"),
+        (["train", "digits", "--train.stepz", "5"], "--train.steps"),
+        (["train", "digits", "--train.optimizer", "adamx", "--out", "o"], "adamw"),
+        (["train", "--resume", "nowhere"], "no such run"),
+        (["sample"], "name a run or model"),
+        (["sample", "nowhere"], "no such file or folder"),
+        (["sample", "nowhere", "--steps", "0"], "greater than or equal to 1"),
+        (["sample", "nowhere", "--steps", "-3"], "greater than or equal to 1"),
+        (["sample", "nowhere", "--seed", "-1"], "greater than or equal to 0"),
+        (["sample", "--replay", "nowhere.png"], "no such file"),
+        (["evaluate", "nowhere"], "no such run"),
+        (["evaluate"], "run"),
+        (["recipes", "digit"], "did you mean digits"),
+        (["runs", "list", "nowhere"], "no such folder"),
+        (["runs", "compare", "nowhere"], "nowhere"),
+        (["smaple"], "smaple"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_trace(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    out, err = capfd.readouterr()
+    assert ONE_LINE.match(err), err
+    assert says in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import pickle
+
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(pickle.dumps({"weights": [1.0]}))
+    assert run(["sample", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "pickle" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def _help(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "fromnoise", *words, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_field_of_a_request_stands_in_its_help(verb: str) -> None:
+    text = " ".join(_help(*verb.split()).split())
+    for name, field in VERBS[verb][0].model_fields.items():
+        nested = getattr(field.annotation, "model_fields", None)
+        if nested is None:
+            flag = name.upper() if "positional" in (field.json_schema_extra or {}) else name
+            assert flag.replace("_", "-") in text.replace("_", "-"), name
+            assert field.description
+            continue
+        for inner, leaf in nested.items():
+            assert f"--{name}.{inner.replace('_', '-')}" in text
+            assert leaf.description
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys; from fromnoise.cli.main import run\n"
+        "try: run(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'sklearn', 'matplotlib', 'accelerate'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("heavy: []"), done.stdout[-300:] + done.stderr
