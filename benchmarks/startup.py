@@ -35,9 +35,7 @@ def _folders(root: Path) -> tuple[str, str]:
 
     torch.manual_seed(0)
     net = nets.build({"kind": "unet", "channels": 32, "multipliers": [1, 2]})
-    denoiser = NetworkDenoiser(
-        net, processes.Gaussian(schedules.linear()), parameterizations.Eps()
-    )
+    denoiser = NetworkDenoiser(net, processes.Gaussian(schedules.linear()), parameterizations.Eps())
     model = Model(denoiser, (3, 32, 32), codecs.Identity(), encoders.Conditioning({}))
     model.save(root / "ours")
     unet = UNet2DModel(

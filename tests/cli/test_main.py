@@ -33,7 +33,7 @@ ONE_LINE = re.compile(r"^fromnoise: error: [^\n]+\n$")
         (["sample", "nowhere", "--seed", "-1"], "greater than or equal to 0"),
         (["sample", "--replay", "nowhere.png"], "no such file"),
         (["evaluate", "nowhere"], "no such run"),
-        (["evaluate"], "run"),
+        (["evaluate"], "RUN"),
         (["recipes", "digit"], "did you mean digits"),
         (["runs", "list", "nowhere"], "no such folder"),
         (["runs", "compare", "nowhere"], "nowhere"),

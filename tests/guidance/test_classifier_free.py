@@ -37,13 +37,13 @@ def told(count: int) -> Condition:
 
 
 @pytest.mark.parametrize(("scale", "variance"), [(0.0, 2.0), (1.0, 1.0), (2.0, 0.5), (3.0, 0.25)])
-def test_the_variance_of_guided_gaussians_is_a_geometric_mean(scale: float, variance: float) -> None:
+def test_the_variance_of_guided_gaussians_is_a_geometric_mean(
+    scale: float, variance: float
+) -> None:
     """v = v_c^w · v_u^(1−w), exact for the probability-flow ODE."""
     x = torch.tensor([[1.0]], dtype=torch.float64)
     grid = grids.log_snr(SCHEDULE, 400, end=SCHEDULE.time(torch.tensor(12.4)).item())
-    end = last(
-        sample(ClassifierFree(TwoGaussians(), scale), get("heun"), grid, x * 80.0, told(1))
-    )
+    end = last(sample(ClassifierFree(TwoGaussians(), scale), get("heun"), grid, x * 80.0, told(1)))
     # The map is linear, so one trajectory from x_T = σ_T gives the standard deviation.
     assert end.item() ** 2 == pytest.approx(variance, rel=2e-3)
 

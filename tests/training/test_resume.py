@@ -296,8 +296,8 @@ def test_another_configuration_is_refused(
     loop.close()
     with pytest.raises(UsageError, match=f"another configuration: {key} was"):
         next(toy.run(tmp_path, changes).train())
-    with pytest.raises(UsageError, match="data was None, now 'other'"):
-        next(toy.run(tmp_path, {}, data="other").train())
+    with pytest.raises(UsageError, match="code was None, now 'other'"):
+        next(toy.run(tmp_path, {}, code="other").train())
 
 
 def test_what_the_weights_do_not_see_may_change(tmp_path: Path) -> None:

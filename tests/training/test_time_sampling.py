@@ -92,8 +92,12 @@ def test_seeding_within_leaves_the_callers_generator_alone() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"kind": "log_normal", "std": 0.0}, {"kind": "uniform", "start": 0.5, "end": 0.5}]
-    + [{"kind": "logit_normal", "std": -1.0}, {"kind": "index", "steps": 0}],
+    [
+        {"kind": "log_normal", "std": 0.0},
+        {"kind": "uniform", "start": 0.5, "end": 0.5},
+        {"kind": "logit_normal", "std": -1.0},
+        {"kind": "index", "steps": 0},
+    ],
 )
 def test_impossible_distributions_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -113,7 +113,7 @@ def test_the_bound_depends_on_the_schedule_only_through_its_ends() -> None:
 
 
 def test_the_discrete_bound_is_the_vlb_of_the_chain() -> None:
-    """T·E[weight·mmse] telescopes to the continuous bound's upper sum; the first step stands apart."""
+    """Its weights telescope to the difference of the ends; the first step stands apart."""
     schedule, steps = schedules.linear(200, 1e-4, 0.05), 200
     t = schedule.index_time(torch.arange(steps))
     at = Level(t, schedule, torch.ones_like(t))
@@ -126,8 +126,13 @@ def test_the_discrete_bound_is_the_vlb_of_the_chain() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"kind": "min_snr", "gamma": 0.0}, {"kind": "p2", "k": 0.0}, {"kind": "edm", "sigma_data": 0}]
-    + [{"kind": "elbo", "steps": 0}, {"kind": "snrr"}],
+    [
+        {"kind": "min_snr", "gamma": 0.0},
+        {"kind": "p2", "k": 0.0},
+        {"kind": "edm", "sigma_data": 0},
+        {"kind": "elbo", "steps": 0},
+        {"kind": "snrr"},
+    ],
 )
 def test_impossible_weights_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(UsageError):

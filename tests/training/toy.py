@@ -23,8 +23,16 @@ from fromnoise.nets import MLP
 from fromnoise.nets.base import Accepts
 from fromnoise.parameterizations import PARAMETERIZATIONS
 from fromnoise.schedules import SCHEDULES
-from fromnoise.training import checkpoint
-from fromnoise.training import Denoising, Draws, Event, ObjectiveSettings, Run, Task, TrainSettings
+from fromnoise.training import (
+    Denoising,
+    Draws,
+    Event,
+    ObjectiveSettings,
+    Run,
+    Task,
+    TrainSettings,
+    checkpoint,
+)
 from fromnoise.training.objective import denoising
 
 SMALL = {
@@ -61,8 +69,11 @@ class Counting(Denoising):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.register_buffer("taken", torch.zeros(()))
+        self.seen: list[Batch] = []
 
     def loss(self, batch: Batch, draws: Draws) -> Tensor:
+        if self.training:
+            self.seen.append(batch)
         return super().loss(batch, draws) * (1.0 + 0.01 * self.taken)
 
     def after_step(self) -> None:
@@ -105,10 +116,10 @@ def counting() -> Counting:
     )
 
 
-def run(folder: Path, settings: dict[str, Any], **extra: Any) -> Run:
+def run(folder: Path, settings: dict[str, Any], data: Dataset | None = None, **extra: Any) -> Run:
     """A run on points; `settings` are those of `SMALL` unless given."""
     train = TrainSettings(**{**SMALL, **settings}).model_dump(mode="json")
-    task = Task(counting(), Points(), Points(16, seed=1))
+    task = Task(counting(), data or Points(), Points(16, seed=1), preview=lambda: b"picture")
     return Run(folder, {"recipe": "toy", "train": train, **extra}, task)
 
 

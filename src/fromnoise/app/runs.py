@@ -6,7 +6,7 @@ from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import RunsCompareRequest, RunsListRequest
 from fromnoise.core.errors import FileError
 from fromnoise.core.files import write_text
-from fromnoise.training import compare, read_runs
+from fromnoise.training.comparison import compare, read_runs
 
 
 def runs_list(request: RunsListRequest, reporter: Reporter) -> int:

@@ -33,6 +33,9 @@ class Codec(nn.Module, ABC):
 class Identity(Codec):
     """Pixels as they are: z = x."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def encode(self, x: Tensor) -> Tensor:
         return x
 

@@ -5,11 +5,9 @@ that `sweep` removes. Weights are safetensors, configuration is JSON; pickles ar
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -18,6 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fromnoise.core import strictjson
+from fromnoise.core.atomic import (
+    ACTIVE,
+    disk_errors,
+    flush,
+    replacing,
+    sweep,
+    temporary_beside,
+    write_bytes,
+)
 from fromnoise.core.errors import DiskError, FileError, UsageError
 from fromnoise.core.tensorheader import TensorHeader, read_header, refuse_pickle, unreadable
 
@@ -48,29 +55,6 @@ MANIFEST = "MANIFEST.json"
 MAX_JSON = 64 * 2**20
 _VERSION_KEY = "fromnoise_format"
 _LOCK = ".lock"
-_STALE = re.compile(r"^(?P<name>.+)\.(?P<kind>tmp|old)-(?P<pid>\d+)-[0-9a-f]{8}$")
-_ADVICE = {
-    errno.ENOSPC: "free some space or choose another disk",
-    errno.EDQUOT: "free some of your quota or choose another disk",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-    errno.EACCES: "choose a folder you may write to",
-    errno.EPERM: "choose a folder you may write to",
-    errno.EROFS: "choose a folder you may write to",
-    errno.ENOTDIR: "a part of the path is a file; choose another folder",
-    errno.EEXIST: "a part of the path is a file; choose another folder",
-    errno.EISDIR: "a folder has that name; choose another name",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
-_active: set[str] = set()
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all, making its folder if needed.
-
-    Raises DiskError when it cannot be written; what was there before stays as it was.
-    """
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -108,27 +92,6 @@ def read_json(path: str | Path, max_bytes: int = MAX_JSON) -> Any:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` to write to; on leaving it takes the place of `path`.
-
-    It is flushed to disk, has the permissions of a new file, and its folder is flushed after the
-    rename. When anything raises, the temporary is removed and `path` stays as it was.
-    """
-    path = Path(path)
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path, ".") as temporary:
-            temporary.touch(0o666, exist_ok=False)
-            # A library may put a private file of mode 0600 in its place.
-            mode = stat.S_IMODE(temporary.stat().st_mode)
-            yield temporary
-            os.chmod(temporary, mode)
-            _flush(temporary)
-            os.replace(temporary, path)
-            _flush(path.parent)
-
-
-@contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; on leaving it becomes `path`, with a manifest.
 
@@ -139,9 +102,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not (path / MANIFEST).is_file() and not _is_empty(path):
         raise FileError(f"{path} exists and was not written by fromnoise; choose another name")
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path, "") as temporary:
+        with temporary_beside(path, "") as temporary:
             temporary.mkdir()
             yield temporary
             _seal(temporary)
@@ -149,7 +112,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 _swap(temporary, path)
             else:
                 os.rename(temporary, path)
-            _flush(path.parent)
+            flush(path.parent)
 
 
 def verify_folder(path: str | Path) -> dict[str, Any]:
@@ -195,31 +158,6 @@ def sha256(path: str | Path) -> str:
         raise unreadable(path, error) from None
 
 
-def sweep(folder: str | Path) -> list[Path]:
-    """Remove what killed processes left under `folder`; return what was removed.
-
-    A temporary whose process still runs is left alone; processes of other machines cannot be seen,
-    so hold the folder's `lock` where a disk is shared. An old folder that was moved aside for a
-    new one that never came is put back.
-    """
-    removed: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            match = _STALE.match(name)
-            stale = Path(place, name)
-            if match is None or _in_use(stale, int(match["pid"])):
-                continue
-            target = stale.with_name(match["name"])
-            with _disk_errors(stale):
-                if match["kind"] == "old" and not target.exists():
-                    os.rename(stale, target)
-                    continue
-                _remove(stale)
-            removed.append(stale)
-        folders[:] = [name for name in folders if not _STALE.match(name)]
-    return removed
-
-
 @contextlib.contextmanager
 def lock(folder: str | Path) -> Iterator[None]:
     """Hold a folder for this process; it is released on leaving and when the process dies.
@@ -229,7 +167,7 @@ def lock(folder: str | Path) -> Iterator[None]:
     import fcntl
 
     folder = Path(folder)
-    with _disk_errors(folder / _LOCK):
+    with disk_errors(folder / _LOCK):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -262,7 +200,7 @@ def save_tensors(
     path = Path(path)
     texts = {**(metadata or {}), "format": "pt", _VERSION_KEY: str(FORMAT)}
     # The library writes to a temporary of its own; in this folder, `sweep` finds that one too.
-    with replacing(path) as temporary, _temporary(path, ".") as room:
+    with replacing(path) as temporary, temporary_beside(path, ".") as room:
         try:
             room.mkdir()
             save_file(_separate(tensors), room / "tensors", texts)
@@ -317,63 +255,8 @@ def _check_version(path: Path, version: object) -> None:
         )
 
 
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "check the disk and the path")
-        raise DiskError(
-            f"cannot write {path}: {error.strerror or error}; {advice}. "
-            "What was there before is unchanged"
-        ) from error
-
-
-@contextlib.contextmanager
-def _temporary(path: Path, prefix: str) -> Iterator[Path]:
-    """A fresh name beside `path`, known to belong to this process, gone on leaving."""
-    # Names may have 255 bytes; the marks of a temporary need up to 30 of them.
-    name = path.name.encode()[:220].decode("utf-8", "ignore")
-    made = path.with_name(f"{prefix}{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    _active.add(made.name)
-    try:
-        yield made
-    finally:
-        with contextlib.suppress(OSError):
-            _remove(made)
-        _active.discard(made.name)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _in_use(path: Path, pid: int) -> bool:
-    if pid == os.getpid():
-        # In a container the process that died often had the number that this one has.
-        return path.name in _active
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
 def _is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _files(folder: Path) -> list[str]:
@@ -398,16 +281,16 @@ def _seal(folder: Path) -> None:
     """Flush every file and folder, and write the manifest last."""
     entries = {name: _fingerprint(folder / name) for name in _files(folder)}
     for name in entries:
-        _flush(folder / name)
+        flush(folder / name)
     for place, _, _ in os.walk(folder, topdown=False):
-        _flush(Path(place))
+        flush(Path(place))
     write_json(folder / MANIFEST, {"format": FORMAT, "files": entries})
 
 
 def _swap(new: Path, path: Path) -> None:
     """Put a new folder in the place of an old one; a kill between leaves one that `sweep` finds."""
     old = path.with_name(f"{path.name}.old-{os.getpid()}-{secrets.token_hex(4)}")
-    _active.add(old.name)
+    ACTIVE.add(old.name)
     os.rename(path, old)
     try:
         os.rename(new, path)
@@ -416,4 +299,4 @@ def _swap(new: Path, path: Path) -> None:
         raise
     with contextlib.suppress(OSError):
         shutil.rmtree(old)
-    _active.discard(old.name)
+    ACTIVE.discard(old.name)

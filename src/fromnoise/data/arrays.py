@@ -67,7 +67,7 @@ def _read(path: Path) -> tuple[Array, Array | None]:
         # Mapped, a file that is larger than memory can be used too.
         return np.load(path, mmap_mode="r", allow_pickle=False), None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if "pickle" in str(error):
+        if "pickle" in str(error) or "Python objects" in str(error):
             raise FileError(
                 f"{path} holds pickled objects; they can run code when opened and are never "
                 "loaded. Save plain numbers with numpy.savez(…)"

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,14 +78,15 @@ class Loader:
             timeout=self.timeout,
         )
         batches = iter(loader)
-        while True:
-            try:
-                batch = next(batches)
-            except RuntimeError as error:
-                raise TrainingError(_reason(error, self.timeout)) from None
-            if isinstance(batch, FromNoiseError):
-                raise batch
-            yield batch
+        try:
+            while True:
+                batch = _next(batches, self.timeout)
+                if isinstance(batch, FromNoiseError):
+                    raise batch
+                yield batch
+        finally:
+            # The workers end with their iterator; a traceback would keep it alive.
+            del batches
 
 
 class _Steps(TorchDataset[Any]):
@@ -94,15 +96,27 @@ class _Steps(TorchDataset[Any]):
         self._loader = loader
 
     def __getitem__(self, step: int) -> Batch | FromNoiseError:
-        # Raised in a worker, an error would arrive wrapped in a traceback.
+        # Raised in a worker, an error would arrive wrapped in a text of many lines.
         try:
             return self._loader.at(step)
         except FromNoiseError as error:
             return error
+        except Exception as error:
+            failed = TrainingError(f"loading data failed: {type(error).__name__}: {error}")
+            failed.add_note(traceback.format_exc())
+            return failed
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _next(batches: Iterator[Any], timeout: float) -> Any:
+    """The next batch, or the error that came in its place."""
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        return TrainingError(_reason(error, timeout))
 
 
 def _reason(error: RuntimeError, timeout: float) -> str:
@@ -114,4 +128,4 @@ def _reason(error: RuntimeError, timeout: float) -> str:
             f"a process that loads data died ({text.splitlines()[0]}); it may have run out of "
             "memory: use fewer workers"
         )
-    return f"loading data failed: {text}"
+    return f"loading data failed: {text.splitlines()[0]}"

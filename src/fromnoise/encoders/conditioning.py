@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from fromnoise.core.errors import UsageError
+from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.encoders.base import ENCODERS, Encoder
 from fromnoise.layers.condition import Condition, merge, where
 
@@ -55,8 +55,13 @@ class Conditioning(nn.Module):
         return merge(*[self._encoder(name).null(name, batch) for name in self.encoders])
 
     def drop(self, condition: Condition, keep: Tensor) -> Condition:
-        """The condition with the null in its place where `keep` (B,) is false."""
-        return where(keep, condition, self.null(keep.shape[0]))
+        """The condition with the null in its place where `keep` (B,) is false.
+
+        Raises ShapeError when the two do not speak of the same number of samples.
+        """
+        if keep.shape != (condition.batch,):
+            raise ShapeError(f"a mask {tuple(keep.shape)} for {condition.batch} samples; use (B,)")
+        return where(keep, condition, self.null(len(keep)))
 
     def _encoder(self, name: str) -> Encoder:
         return cast(Encoder, self.encoders[name])

@@ -1,5 +1,6 @@
 """Guidance: wrappers that change what a denoiser believes, Denoiser → Denoiser."""
 
 from fromnoise.guidance.classifier_free import ClassifierFree
+from fromnoise.guidance.self_conditioning import SelfConditioning
 
-__all__ = ["ClassifierFree"]
+__all__ = ["ClassifierFree", "SelfConditioning"]

@@ -16,7 +16,7 @@ from fromnoise.core.randomness import Noise, seeds_for
 from fromnoise.denoisers import Denoiser, NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.layers.condition import Condition
-from fromnoise.layers.fast import prepare
+from fromnoise.layers.fast import best_dtype, prepare
 from fromnoise.model.samples import Samples
 from fromnoise.samplers import Sampler, Step
 
@@ -288,12 +288,12 @@ class Model:
 
 
 def precision(name: str, net: torch.nn.Module) -> torch.dtype:
-    """The type a network is run in; "auto" is bfloat16 for large networks where it is native."""
+    """The type a network is run in; "auto" is bfloat16 where it is native and worth the loss."""
     table = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
     if name in table:
         return table[name]
     if name != "auto":
         raise UsageError(f"dtype {name!r} is unknown; use auto, {', '.join(table)}")
-    parameters = sum(p.numel() for p in net.parameters())
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native and parameters >= 5_000_000 else torch.float32
+    # Below this a network is quick either way, and float32 costs nothing in quality.
+    large = sum(p.numel() for p in net.parameters()) >= 5_000_000
+    return best_dtype() if large else torch.float32

@@ -18,9 +18,7 @@ NETS.register("unet")(UNet)
 NETS.register("mlp")(MLP)
 
 
-def build(
-    name: str | Mapping[str, Any], device: str | torch.device | None = None
-) -> Network:
+def build(name: str | Mapping[str, Any], device: str | torch.device | None = None) -> Network:
     """A network by its published name, or from a configuration `{"kind": "unet", ...}`.
 
     Its weights are drawn from torch's global generator. With device="meta" it has shapes but no

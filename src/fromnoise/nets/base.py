@@ -69,9 +69,7 @@ class Network(nn.Module, ABC):
         """Channels that enter the first layer: those of x and of every channel slot."""
         return self.in_channels + sum(self.accepts.channels.values())
 
-    def forward(
-        self, x: Tensor, time: Tensor, condition: Condition | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, condition: Condition | None = None) -> Tensor:
         """The network's answer, (B, out_channels, *space).
 
         Raises ShapeError for a shape it cannot take, UsageError for a slot it does not know or
@@ -94,12 +92,8 @@ class Network(nn.Module, ABC):
 
     def _check_x(self, x: Tensor, time: Tensor) -> None:
         if x.ndim != 2 + self.spatial_dims or x.shape[1] != self.in_channels:
-            axes = ", ".join(
-                ("batch", str(self.in_channels), *("size",) * self.spatial_dims)
-            )
-            raise ShapeError(
-                f"the network takes x of shape ({axes}), not {tuple(x.shape)}"
-            )
+            axes = ", ".join(("batch", str(self.in_channels), *("size",) * self.spatial_dims))
+            raise ShapeError(f"the network takes x of shape ({axes}), not {tuple(x.shape)}")
         for size in x.shape[2:]:
             if size == 0 or size % self.divisor:
                 raise ShapeError(
@@ -107,9 +101,7 @@ class Network(nn.Module, ABC):
                     "resize or pad"
                 )
         if time.shape != x.shape[:1]:
-            raise ShapeError(
-                f"time has shape {tuple(time.shape)}; give one for each of {len(x)}"
-            )
+            raise ShapeError(f"time has shape {tuple(time.shape)}; give one for each of {len(x)}")
 
     def _check_slots(self, told: Condition) -> None:
         given = {f"channels {name}" for name in told.channels}
@@ -119,13 +111,9 @@ class Network(nn.Module, ABC):
         wanted |= {f"vector {name}" for name in self.accepts.vector}
         wanted |= set() if self.accepts.tokens is None else {"tokens"}
         for slot in sorted(given - wanted):
-            raise UsageError(
-                f"this network does not take {slot}; it takes {self.accepts}"
-            )
+            raise UsageError(f"this network does not take {slot}; it takes {self.accepts}")
         for slot in sorted(wanted - given - {f"channels {SELF}"}):
-            raise UsageError(
-                f"the condition lacks {slot}; this network takes {self.accepts}"
-            )
+            raise UsageError(f"the condition lacks {slot}; this network takes {self.accepts}")
 
     def _channels(self, name: str, count: int, x: Tensor, told: Condition) -> Tensor:
         shape = (x.shape[0], count, *x.shape[2:])
@@ -136,9 +124,7 @@ class Network(nn.Module, ABC):
 
     def vector(self, name: str, batch: int, told: Condition) -> Tensor:
         """The raw vector of a slot, (batch, width), checked."""
-        _check_shape(
-            f"vector {name}", told.vector[name], (batch, self.accepts.vector[name])
-        )
+        _check_shape(f"vector {name}", told.vector[name], (batch, self.accepts.vector[name]))
         return told.vector[name]
 
     def check_tokens(self, batch: int, told: Condition) -> None:
@@ -153,6 +139,4 @@ class Network(nn.Module, ABC):
 
 def _check_shape(what: str, value: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(value.shape) != shape:
-        raise ShapeError(
-            f"{what} has shape {tuple(value.shape)}; the network needs {shape}"
-        )
+        raise ShapeError(f"{what} has shape {tuple(value.shape)}; the network needs {shape}")

@@ -23,9 +23,7 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.time = xavier_(TimeEmbedding(width, out, convention))
-        self.vector = nn.ModuleDict(
-            {k: _table(size, out) for k, size in vectors.items()}
-        )
+        self.vector = nn.ModuleDict({k: _table(size, out) for k, size in vectors.items()})
 
     def forward(self, time: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
         embedded: Tensor = self.time(time)

@@ -70,9 +70,7 @@ class MLP(Network):
         self.leave = zero_(nn.Linear(width, self.out_channels))
 
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        vectors = {
-            name: self.vector(name, len(x), condition) for name in self.accepts.vector
-        }
+        vectors = {name: self.vector(name, len(x), condition) for name in self.accepts.vector}
         embedded = silu(self.embedding(time, vectors))
         h = self.enter(x)
         for block in self.blocks:

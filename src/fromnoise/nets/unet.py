@@ -62,9 +62,7 @@ class Level(nn.Module):
     def __len__(self) -> int:
         return len(self.blocks)
 
-    def step(
-        self, index: int, h: Tensor, embedded: Tensor, tokens: Tokens | None
-    ) -> Tensor:
+    def step(self, index: int, h: Tensor, embedded: Tensor, tokens: Tokens | None) -> Tensor:
         """One residual block and its attention."""
         h = self.blocks[index](h, embedded)
         return self.attentions[index](h, tokens) if index < len(self.attentions) else h
@@ -122,9 +120,7 @@ class UNet(Network):
 
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
         batch = x.shape[0]
-        vectors = {
-            name: self.vector(name, batch, condition) for name in self.accepts.vector
-        }
+        vectors = {name: self.vector(name, batch, condition) for name in self.accepts.vector}
         self.check_tokens(batch, condition)
         embedded = silu(self.embedding(time, vectors))
         tokens = condition.tokens
@@ -210,18 +206,13 @@ class _Maker:
         blocks = [self.block(channels, out) for channels in ins]
         here = factor in self.attention.at
         attentions = [
-            self.attend(out, f"{place}.attentions.{i}")
-            for i in range(len(ins) if here else 0)
+            self.attend(out, f"{place}.attentions.{i}") for i in range(len(ins) if here else 0)
         ]
         return Level(blocks, attentions, resample)
 
     def middle(self, channels: int) -> Level:
-        attentions = [
-            self.attend(channels, "middle.attentions.0")
-        ] * self.attention.middle
-        return Level(
-            [self.block(channels, channels) for _ in range(2)], attentions, None
-        )
+        attentions = [self.attend(channels, "middle.attentions.0")] * self.attention.middle
+        return Level([self.block(channels, channels) for _ in range(2)], attentions, None)
 
 
 def _way_down(
@@ -239,9 +230,7 @@ def _way_down(
     return levels, skips
 
 
-def _way_up(
-    make: _Maker, widths: Sequence[int], blocks: int, skips: list[int]
-) -> nn.ModuleList:
+def _way_up(make: _Maker, widths: Sequence[int], blocks: int, skips: list[int]) -> nn.ModuleList:
     levels = nn.ModuleList()
     below = widths[-1]
     for place, i in enumerate(reversed(range(len(widths)))):
@@ -269,10 +258,6 @@ def _check(
     factors = [2**i for i in range(len(multipliers))]
     for factor in attention.at:
         if factor not in factors:
-            raise UsageError(
-                f"attention.at: no level has factor {factor}; they have {factors}"
-            )
+            raise UsageError(f"attention.at: no level has factor {factor}; they have {factors}")
     if accepts.tokens is not None and not attention.at and not attention.middle:
-        raise UsageError(
-            "tokens are attended to where the picture is; name levels in attention.at"
-        )
+        raise UsageError("tokens are attended to where the picture is; name levels in attention.at")

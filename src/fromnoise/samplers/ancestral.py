@@ -148,8 +148,8 @@ class ReverseDiffusion(Sampler):
 class EulerMaruyama(Sampler):
     """x_s = x_t − (f·x_t − g²·score)·(t − s) + g·√(t − s)·z: the reverse SDE by Euler's rule.
 
-    Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 6 and appendix D. A step to
-    σ = 0 returns the belief about x0; one from α = 0 is the ancestral one.
+    Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 6 and appendix D.
+    A step to σ = 0 returns the belief about x0; one from α = 0 is the ancestral one.
     Raises UsageError for a process with a noise level for each frequency.
     """
 

@@ -1,8 +1,9 @@
 """What a sampler is, and the one loop every sample is drawn with."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.denoisers import Bound, Denoiser, Prediction
 from fromnoise.layers.condition import Condition
+from fromnoise.processes import Process
 
 State = Any
 """What a sampler carries from step to step: its own, immutable, and never kept in the sampler."""
@@ -27,6 +29,27 @@ class Sampler(ABC):
     order: float = 1.0
     evaluations: int = 1
     stochastic: bool = False
+
+    def plan(self, times: Sequence[float]) -> "Sampler":
+        """The sampler for one grid; what depends on the number of steps (churn) is fixed here."""
+        del times
+        return self
+
+    def with_eta(self, eta: float) -> "Sampler":
+        """The same method with this share of fresh noise. UsageError where there is none to set."""
+        raise UsageError(f"it takes no eta (got {eta}); ddim, *_a and *_sde samplers do")
+
+    def with_churn(self, churn: float) -> "Sampler":
+        """The same method with EDM's churn. UsageError where steps depend on earlier ones."""
+        raise UsageError(f"it takes no churn (got {churn}); euler, heun and dpm2 do")
+
+    def with_snr(self, snr: float) -> "Sampler":
+        """The same method with this signal-to-noise ratio of its corrector, or UsageError."""
+        raise UsageError(f"it takes no snr (got {snr}); pc does")
+
+    def with_tolerance(self, tolerance: float) -> "Sampler":
+        """The same method with this relative and absolute tolerance, or UsageError."""
+        raise UsageError(f"it takes no tolerance (got {tolerance}); ode does")
 
     def init(self, x: Tensor, t: float) -> State:
         """The state before the first step, from x at the first time."""
@@ -67,6 +90,7 @@ def sample(
     grid: times (N+1,), decreasing (increasing for inversion), float64.
     x_start: x at grid[0], (B, ...).
     noise: the source of what a stochastic sampler adds; by default seeds 0 … B−1.
+    Arithmetic is never done below float32: x has at least that type, whatever the network's.
     Raises UsageError for a grid that is not a path of times in [0, 1].
     """
     times = check_grid(grid)
@@ -75,7 +99,12 @@ def sample(
     if len(noise) != batch:
         raise ShapeError(f"noise for {len(noise)} samples, but x_start holds {batch}")
     bound = denoiser.bind(condition, grid)
-    x, state = x_start, sampler.init(x_start, times[0])
+    process = bound.process.begin(noise, x_start)
+    if process is not bound.process:
+        bound = _Begun(bound, process)
+    x = x_start.to(torch.promote_types(x_start.dtype, torch.float32))
+    sampler = sampler.plan(times)
+    state = sampler.init(x, times[0])
     count = len(times) - 1
     for index in range(count):
         # Entered for each step and left before yielding: a caller's own gradients stay untouched.
@@ -86,13 +115,26 @@ def sample(
         yield Step(index, count, times[index + 1], x, prediction.x0)
 
 
+class _Begun(Bound):
+    """A run whose process has drawn what is random once per sample."""
+
+    def __init__(self, bound: Bound, process: Process) -> None:
+        self.process = process
+        self._bound = bound
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        return replace(self._bound(x, t), process=self.process)
+
+
 def check_grid(grid: Tensor) -> list[float]:
     """The grid as numbers. UsageError unless it moves one way through [0, 1]."""
     times = [float(v) for v in grid.double().tolist()]
-    pairs = list(zip(times, times[1:], strict=False))
+    pairs = list(pairwise(times))
     monotone = all(a > b for a, b in pairs) or all(a < b for a, b in pairs)
     if len(times) < 2 or not monotone or min(times) < 0 or max(times) > 1:
-        raise UsageError("a grid is at least two times in [0, 1], strictly decreasing or increasing")
+        raise UsageError(
+            "a grid is at least two times in [0, 1], strictly decreasing or increasing"
+        )
     return times
 
 

@@ -26,7 +26,12 @@ Weighting = Literal["exact", "midpoint", "bh1", "bh2", "published", "linear", "a
 Key = TypeVar("Key", bound=Hashable)
 R = TypeVar("R")
 
-ADAMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+ADAMS = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
 """Adams–Bashforth weights for 1 to 4 outputs, newest first."""
 
 MOMENTUM = ((1.0,), (2.0, -1.0))
@@ -127,7 +132,9 @@ def log_step(start: Levels, end: Levels, eta: float) -> Array:
     """h = λ_s − λ_t. UsageError for fresh noise on the way from data to noise."""
     h = np.asarray(end.log_ratio - start.log_ratio)
     if eta > 0 and bool((h < 0).any()):
-        raise UsageError("fresh noise is added on the way to the data only; use eta 0, or ddim_inverse")
+        raise UsageError(
+            "fresh noise is added on the way to the data only; use eta 0, or ddim_inverse"
+        )
     return h
 
 
@@ -141,7 +148,9 @@ def first_order(key: Rule, process: Process, times: Times) -> Transition:
     start, end = (levels(process, t) for t in times)
     h = log_step(start, end, key.eta)
     fresh = key.eta * h if key.eta else np.zeros_like(h)
-    return _one_belief(start, end, h, -fresh, np.asarray(end.sigma * np.sqrt(-np.expm1(-2 * fresh))))
+    return _one_belief(
+        start, end, h, -fresh, np.asarray(end.sigma * np.sqrt(-np.expm1(-2 * fresh)))
+    )
 
 
 @remembered
@@ -155,7 +164,9 @@ def ancestral(key: float, process: Process, times: Times) -> Transition:
     fresh = -np.expm1(-2 * h) if key else np.zeros_like(h)
     with np.errstate(divide="ignore"):
         kept = 0.5 * np.log1p(-(key**2) * fresh)
-    return _one_belief(start, end, h, np.asarray(kept), np.asarray(key * end.sigma * np.sqrt(fresh)))
+    return _one_belief(
+        start, end, h, np.asarray(kept), np.asarray(key * end.sigma * np.sqrt(fresh))
+    )
 
 
 def _one_belief(start: Levels, end: Levels, h: Array, kept: Array, noise: Array) -> Transition:
@@ -192,7 +203,9 @@ def transition(key: Rule, process: Process, times: Times) -> Transition:
         keep, scale, noise = end.alpha / start.alpha, end.sigma, np.zeros_like(h)
     weights = scale * _weights(nodes, moments)
     return Transition(
-        plain(np.asarray(keep)), tuple(plain(np.asarray(w)) for w in weights), plain(np.asarray(noise))
+        plain(np.asarray(keep)),
+        tuple(plain(np.asarray(w)) for w in weights),
+        plain(np.asarray(noise)),
     )
 
 
@@ -246,10 +259,9 @@ def _modified(moments: Array, z: Array, weighting: Weighting) -> Array:
 
 def _weights(nodes: Array, moments: Array) -> Array:
     """Weights w with Σ_j w_j·v_j^k = m_k for every k: exact on polynomials through the nodes."""
-    powers = np.stack([nodes**k for k in range(len(nodes))])
-    solved = np.linalg.solve(
-        np.moveaxis(powers, (0, 1), (-2, -1)), np.moveaxis(moments, 0, -1)[..., None]
-    )
+    powers: Array = np.stack([np.asarray(nodes**k, dtype=np.float64) for k in range(len(nodes))])
+    matrix = np.moveaxis(powers, (0, 1), (-2, -1))
+    solved = np.linalg.solve(matrix, np.moveaxis(moments, 0, -1)[..., None])
     return np.moveaxis(solved[..., 0], -1, 0)
 
 

@@ -11,10 +11,22 @@ from fromnoise.denoisers import Bound, Prediction
 from fromnoise.processes import Process
 from fromnoise.samplers.arithmetic import ask, combine, implied_noise, with_noise
 from fromnoise.samplers.base import Sampler
-from fromnoise.samplers.coefficients import Rule, Space, between, ends, first_order, transition
+from fromnoise.samplers.coefficients import (
+    Ends,
+    Rule,
+    Space,
+    between,
+    ends,
+    first_order,
+    transition,
+)
 from fromnoise.samplers.inversion import leave_data
+from fromnoise.samplers.wrappers import Churn
 
 Start = Literal["euler", "midpoint", "heun", "runge_kutta"]
+
+STARTS: dict[Start, int] = {"euler": 0, "midpoint": 1, "heun": 1, "runge_kutta": 3}
+"""How many steps each start lasts."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +72,16 @@ class Multistep(Sampler):
     def with_eta(self, eta: float) -> "Multistep":
         """The same row with the SDE's noise (Lu et al. 2022, "DPM-Solver++", SDE-DPM-Solver++)."""
         if self.rule.space != "x0" or self.corrector:
-            raise UsageError("eta needs a method in x0 space without corrector, dpm++2m for example")
+            raise UsageError(
+                "eta needs a method in x0 space without corrector, dpm++2m for example"
+            )
         start: Start = "euler" if eta > 0 else self.start
         order = 0.0 if eta > 0 else self.order
         return replace(self, rule=replace(self.rule, eta=eta), order=order, start=start)
+
+    def with_churn(self, churn: float) -> Sampler:
+        forgetful = self._forgetful and self.rule.eta == 0
+        return Churn(self, churn) if forgetful else super().with_churn(churn)
 
     def step(
         self, bound: Bound, x: Tensor, t: float, s: float, state: Memory, noise: Noise
@@ -75,19 +93,16 @@ class Multistep(Sampler):
             return moved, Memory(), prediction
         prediction = ask(bound, x, t)
         z, belief = process.analyse(x), process.analyse(prediction.x0.to(x.dtype))
-        if special.from_noise:
+        if special.from_noise or self._forgetful:
             return self._one(process, z, belief, t, s, x, noise), Memory(), prediction
         output = belief if self.rule.space == "x0" else implied_noise(process, z, belief, t)
-        times, outputs = (t, *state.times), (output, *state.outputs)
         if self.corrector and state.origin is not None:
             numbers = transition(self.rule, process, (state.times[0], t, *state.times, t))
             z = combine(numbers, state.origin, (*state.outputs, output))
-            if self.rule.space == "x0":
-                belief = output
-        times, outputs = times[: self.points], outputs[: self.points]
+        times = (t, *state.times)[: self.points]
+        outputs = (output, *state.outputs)[: self.points]
         memory = Memory(times, outputs, z if self.corrector else None, state.steps + 1)
-        last_is_flat = special.to_noise or (special.to_data and not self.rule.over_ratio)
-        if last_is_flat or (special.to_data and self._starting(state)):
+        if self._flat(special, state):
             return self._one(process, z, belief, t, s, x, noise), memory, prediction
         if self._starting(state):
             return process.synthesise(self._begin(bound, z, output, t, s)), memory, prediction
@@ -97,18 +112,34 @@ class Multistep(Sampler):
         return process.synthesise(moved), memory, prediction
 
     def _one(
-        self, process: Process, z: Tensor, belief: Tensor, t: float, s: float, x: Tensor, noise: Noise
+        self,
+        process: Process,
+        z: Tensor,
+        belief: Tensor,
+        t: float,
+        s: float,
+        x: Tensor,
+        noise: Noise,
     ) -> Tensor:
         numbers = first_order(self.rule, process, (t, s))
         moved = combine(numbers, z, (belief,))
         return process.synthesise(with_noise(process, moved, numbers.noise, x, noise))
 
+    @property
+    def _forgetful(self) -> bool:
+        """Whether each step is made from one belief."""
+        return self.points == 1 and not self.corrector
+
+    def _flat(self, special: Ends, state: Memory) -> bool:
+        """Whether where a step ends leaves it order 1."""
+        unbounded = special.to_data and (not self.rule.over_ratio or self._starting(state))
+        return unbounded or special.to_noise
+
     def _starting(self, state: Memory) -> bool:
-        length = {"euler": 0, "midpoint": 1, "heun": 1, "runge_kutta": 3}[self.start]
-        return state.steps < length
+        return state.steps < STARTS[self.start]
 
     def _begin(self, bound: Bound, z: Tensor, first: Tensor, t: float, s: float) -> Tensor:
-        """A step of its own from z, of higher order by further calls; `first` is the output at t."""
+        """A step from z of higher order by further calls; `first` is the output at t."""
         process, rule = bound.process, self.rule
 
         def go(end: float, outputs: tuple[Tensor, ...], nodes: tuple[float, ...]) -> Tensor:

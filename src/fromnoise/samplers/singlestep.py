@@ -11,6 +11,7 @@ from fromnoise.samplers.base import Sampler, State
 from fromnoise.samplers.coefficients import Rule, Weighting, between, ends, first_order, transition
 from fromnoise.samplers.inversion import leave_data
 from fromnoise.samplers.multistep import output_at
+from fromnoise.samplers.wrappers import Churn
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class SingleStep(Sampler):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "evaluations", len(self.stages))
+
+    def with_churn(self, churn: float) -> Churn:
+        return Churn(self, churn)
 
     def step(
         self, bound: Bound, x: Tensor, t: float, s: float, state: State, noise: Noise

@@ -3,9 +3,9 @@
 import base64
 import html
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class RunRow:
     def curve(self, quantity: str) -> list[tuple[int, float]]:
         """Step and value of every line that has the quantity."""
         found = [(line["step"], line.get(quantity)) for line in self.metrics]
-        return [(s, float(v)) for s, v in found if _is_finite(v)]
+        return [(s, float(v)) for s, v in found if isinstance(v, int | float) and isfinite(v)]
 
     def line(self) -> str:
         """The run in one line of text."""
@@ -129,10 +129,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _legend(runs: Sequence[RunRow], colours: Sequence[str]) -> str:

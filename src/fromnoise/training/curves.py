@@ -1,5 +1,6 @@
 """Curves over training steps as one SVG, drawn with nothing but text."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ def thinned(curve: Curve, most: int = _POINTS) -> list[tuple[int, float]]:
     if len(curve) <= most:
         return list(curve)
     edges = [len(curve) * i // most for i in range(most + 1)]
-    parts = [curve[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [curve[a:b] for a, b in itertools.pairwise(edges)]
     return [(part[-1][0], sum(v for _, v in part) / len(part)) for part in parts]
 
 
@@ -85,8 +86,9 @@ class _Frame:
             height = self.bottom + (self.top - self.bottom) * (i + 0.5) / 5
             y = self._y(height)
             value = 10**height if self.log else height
+            ends = f'x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"'
             parts.append(
-                f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e4"/>'
+                f'<line {ends} stroke="#e4e4e4"/>'
                 f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
             )
             step = self.first + (self.last - self.first) * i / 4

@@ -1,0 +1,149 @@
+"""The loader gives the same batches from any step, with any number of workers, or an error."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fromnoise import data
+from fromnoise.core.errors import FileError, TrainingError, UsageError
+
+AUGMENT = data.Both(data.Flip(), data.Shift(2))
+
+
+def _same(first: list[data.Batch], second: list[data.Batch]) -> bool:
+    return all(
+        torch.equal(a.x, b.x) and torch.equal(a.index, b.index) and torch.equal(a.label, b.label)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _take(batches: Iterator[data.Batch], count: int) -> list[data.Batch]:
+    return list(islice(batches, count))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reading_from_a_step_continues_exactly_with_any_workers(workers: int) -> None:
+    digits = data.load("digits")
+    told = _take(iter(data.Loader(digits, 700, seed=5, augment=AUGMENT)), 6)
+    for start in (0, 3):
+        loader = data.Loader(digits, 700, seed=5, workers=workers, augment=AUGMENT)
+        assert _same(_take(loader.start(start), 6 - start), told[start:])
+    other = data.Loader(digits, 700, seed=6, workers=workers, augment=AUGMENT)
+    assert not _same(_take(other.start(0), 2), told[:2])
+
+
+def test_reading_uses_and_changes_no_global_randomness() -> None:
+    loader = data.Loader(data.load("digits"), 64, seed=0, augment=AUGMENT)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = loader.at(0)
+    drawn = torch.rand(1), np.random.rand()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    assert (torch.rand(1), np.random.rand()) == drawn
+    assert _same([first], [loader.at(0)])
+
+
+def test_a_sample_is_changed_anew_in_each_epoch_and_never_in_place() -> None:
+    digits = data.load("digits")
+    before = digits.batch(range(1797)).x
+    loader = data.Loader(digits, 1797, seed=0, augment=AUGMENT)
+    epochs = [loader.at(step) for step in range(3)]
+    by_index = [b.x[b.index.argsort()] for b in epochs]
+    for first, second in ((0, 1), (1, 2)):
+        differ = (by_index[first] != by_index[second]).flatten(1).any(1).float().mean()
+        assert float(differ) > 0.8
+    assert torch.equal(digits.batch(range(1797)).x, before)
+
+
+def test_augmentations_do_what_they_say() -> None:
+    x = torch.arange(24.0).reshape(1, 4, 6)
+    random = data.generator(0, 0, 0)
+    assert torch.equal(data.Flip(1.0)(x, random), x.flip(-1))
+    assert torch.equal(data.Flip(0.0)(x, random), x)
+    assert torch.equal(data.Shift(0)(x, random), x)
+    padded = torch.nn.functional.pad(x[None], (2, 2, 2, 2), mode="replicate")[0]
+    windows = {(i, j): padded[:, i : i + 4, j : j + 6] for i in range(5) for j in range(5)}
+    seen = set()
+    for index in range(400):
+        moved = data.Shift(2)(x, data.generator(0, 0, index))
+        seen |= {place for place, window in windows.items() if torch.equal(window, moved)}
+    assert seen == windows.keys()
+    flips = sum(bool((data.Flip(0.3)(x, data.generator(7, 1, i)) != x).any()) for i in range(2000))
+    assert abs(flips - 600) < 5 * (2000 * 0.3 * 0.7) ** 0.5
+    built = data.AUGMENTATIONS.build(AUGMENT.config)
+    assert torch.equal(built(x, data.generator(1, 2, 3)), AUGMENT(x, data.generator(1, 2, 3)))
+    for wrong in ({"kind": "flip", "probability": 2}, {"kind": "shift", "pixels": -1}):
+        with pytest.raises(UsageError, match="out of range"):
+            data.AUGMENTATIONS.build(wrong)
+
+
+def test_steps_of_an_epoch() -> None:
+    loader = data.Loader(data.load("digits"), 100, seed=0)
+    assert loader.steps(1) == 18 and loader.steps(0.5) == 9 and loader.steps(100) == 1797
+    seen = torch.cat([b.index for b in _take(loader.start(0), 18)])
+    assert len(seen[:1797].unique()) == 1797
+
+
+class _Faulty(data.Points):
+    """Points whose sample 0 has a fault."""
+
+    def __init__(self, fault: str, note: Path) -> None:
+        super().__init__(count=8)
+        self._fault, self._note = fault, note
+
+    def samples(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> Tensor:
+        if (indices == 0).any():
+            self._note.write_text(str(os.getpid()))
+            if self._fault == "raises":
+                raise FileError("cat.png is damaged")
+            if self._fault == "bug":
+                raise RuntimeError("a bug")
+            if self._fault == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return super().samples(indices)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ("raises", FileError, r"^cat\.png is damaged$"),
+        ("bug", TrainingError, "^loading data failed: RuntimeError: a bug"),
+        ("dies", TrainingError, "a process that loads data died"),
+        ("hangs", TrainingError, "no data came within 1 s"),
+    ],
+)
+def test_a_faulty_worker_is_one_clear_error_and_leaves_nothing_running(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    error: type[Exception],
+    message: str,
+) -> None:
+    # How long torch waits for a worker to end by itself: 5 s for one that hangs.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
+    note = tmp_path / "pid"
+    began = time.monotonic()
+    with pytest.raises(error, match=message):
+        _take(data.Loader(_Faulty(fault, note), 2, seed=0, workers=1, timeout=1).start(0), 50)
+    assert time.monotonic() - began < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+
+
+def test_impossible_loaders_are_refused() -> None:
+    digits = data.load("digits")
+    for wrong in ({"workers": -1}, {"timeout": 0.0}, {"batch_size": 0}, {"seed": -1}):
+        arguments = {"batch_size": 4, "seed": 0, **wrong}
+        with pytest.raises(UsageError):
+            data.Loader(digits, **arguments).at(0)
