@@ -31,8 +31,10 @@ def _weights(fill: float) -> dict[str, torch.Tensor]:
     return {"a": torch.full((SIDE, SIDE), fill), "b": torch.full((SIDE, SIDE), fill)}
 
 
-def _kill_while(repeat: Callable[[int], None], delay: float) -> None:
-    """Fork a child that calls `repeat(0), repeat(1), …` and kill it after `delay` seconds."""
+def _kill_while(
+    repeat: Callable[[int], None], delay: float, begun: Callable[[], bool] = lambda: True
+) -> None:
+    """Fork a child that calls `repeat(0), repeat(1), …`; kill it `delay` s after it has begun."""
     child = os.fork()
     if child == 0:
         try:
@@ -42,6 +44,8 @@ def _kill_while(repeat: Callable[[int], None], delay: float) -> None:
                 count += 1
         finally:
             os._exit(1)
+    while not begun():
+        time.sleep(0.01)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -313,8 +317,7 @@ def test_a_killed_holder_gives_its_lock_back(tmp_path: Path) -> None:
             ready.touch()
             time.sleep(60)
 
-    _kill_while(hold, 0.2)
-    assert ready.exists()
+    _kill_while(hold, 0.0, ready.exists)
     with files.lock(tmp_path):
         pass
 
@@ -370,8 +373,9 @@ def test_json_at_the_depth_limit_is_read_and_large_or_missing_files_are_not(tmp_
         files.read_json(tmp_path / "none.json")
     with pytest.raises(FileError, match="is a folder"):
         files.read_json(tmp_path)
-    with pytest.raises(UsageError, match="cannot hold"):
-        files.write_json(path, {"x": float("nan")})
+    for value in (float("nan"), {1, 2}, "\ud800"):
+        with pytest.raises(UsageError, match="cannot hold"):
+            files.write_json(path, {"x": value})
 
 
 TENSORS = {

@@ -181,3 +181,32 @@ def test_data_that_ends_is_an_error() -> None:
 
     with pytest.raises(TrainingError, match="came to an end"):
         _train(toy.objective(), _settings(), Ending())
+
+
+class Hungry(Denoising):
+    """Asks for more memory than there is."""
+
+    def loss(self, batch: Any, draws: Draws) -> Tensor:
+        torch.empty(1 << 52)
+        return super().loss(batch, draws)
+
+
+def test_running_out_of_memory_says_what_to_change() -> None:
+    made = toy.objective()
+    objective = Hungry(made.denoiser, made.conditioning, made.weighting, made.time_sampling)
+    with pytest.raises(TrainingError, match="8 samples a step.*--train.accumulation"):
+        _train(objective, _settings())
+
+
+class Broken(Denoising):
+    """Fails with an error of its own."""
+
+    def loss(self, batch: Any, draws: Draws) -> Tensor:
+        raise RuntimeError("the network is broken")
+
+
+def test_other_errors_keep_their_names() -> None:
+    made = toy.objective()
+    objective = Broken(made.denoiser, made.conditioning, made.weighting, made.time_sampling)
+    with pytest.raises(RuntimeError, match="the network is broken"):
+        _train(objective, _settings())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -38,31 +39,39 @@ def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     list(toy.run(tmp_path_factory.mktemp("warm") / "run", {"steps": 1}).train())
 
 
-def _forked(work: Callable[[], None]) -> int:
-    """Run in a child, which shares what is imported already; return how it ended."""
+def _begin(work: Callable[[], None]) -> int:
+    """Run in a child, which shares what is imported already; return its number."""
     child = os.fork()
     if child == 0:
         code = 70
         try:
             work()
             code = 0
+        except Stopped as stopped:
+            code = stopped.exit_code
         finally:
             os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    return child
+
+
+def _ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _print_to(
+    out: Path, folder: Path, settings: dict[str, Any], step: int = 0, phase: str = ""
+) -> None:
+    with out.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        sys.stdout = os.fdopen(1, "w")
+        toy.main(str(folder), json.dumps(settings), str(step), phase)
+        sys.stdout.flush()
 
 
 def _train(
     folder: Path, settings: dict[str, Any], out: Path, step: int = 0, phase: str = ""
 ) -> int:
-    def work() -> None:
-        with out.open("a") as file:
-            os.dup2(file.fileno(), 1)
-            sys.stdout = os.fdopen(1, "w")
-            toy.main(str(folder), json.dumps(settings), str(step), phase)
-            sys.stdout.flush()
-
-    return _forked(work)
+    return _ended(_begin(lambda: _print_to(out, folder, settings, step, phase)))
 
 
 def _final(folder: Path) -> dict[str, Any]:
@@ -103,6 +112,33 @@ def test_a_program_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert len(first.stdout.splitlines()) == 6
     assert _train(tmp_path / "run", {}, tmp_path / "out") == 0
     assert (tmp_path / "out").read_text().splitlines()[:2] == first.stdout.splitlines()[4:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_again_and_again(tmp_path: Path, seed: int) -> None:
+    settings = {"steps": 80, "checkpoint_every": 3, "precision": ["float32", "bfloat16"][seed % 2]}
+    assert _train(tmp_path / "whole", settings, tmp_path / "a") == 0
+    chance = random.Random(seed)
+    kills = 0
+    while True:
+        child = _begin(lambda: _print_to(tmp_path / f"b{kills}", tmp_path / "parts", settings))
+        time.sleep(chance.uniform(0.02, 0.6))
+        finished, status = os.waitpid(child, os.WNOHANG)
+        if finished:
+            assert status == 0
+            break
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+    expected = (tmp_path / "a").read_text().splitlines()
+    assert kills >= 3
+    for number in range(kills + 1):
+        told = (tmp_path / f"b{number}").read_text() if (tmp_path / f"b{number}").exists() else ""
+        # What follows the last line end was cut off by the kill.
+        assert set(told.split("\n")[:-1]) <= set(expected)
+    assert _final(tmp_path / "parts") == _final(tmp_path / "whole")
+    assert not list((tmp_path / "parts").rglob("*.tmp-*"))
 
 
 def _forget_objective(folder: Path) -> None:
@@ -241,24 +277,11 @@ def test_sigterm_ends_a_program_with_143(tmp_path: Path) -> None:
     settings = {"steps": 100_000, "validate_every": 0, "checkpoint_every": 0}
     out = tmp_path / "out"
 
-    def terminate(child: int) -> None:
-        while not out.exists() or len(out.read_text().splitlines()) < 3:
-            time.sleep(0.01)
-        os.kill(child, signal.SIGTERM)
-
-    child = os.fork()
-    if child == 0:
-        try:
-            with out.open("a") as file:
-                os.dup2(file.fileno(), 1)
-                sys.stdout = os.fdopen(1, "w")
-                toy.main(str(tmp_path / "run"), json.dumps(settings))
-        except Stopped as stopped:
-            os._exit(stopped.exit_code)
-        finally:
-            os._exit(70)
-    terminate(child)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+    child = _begin(lambda: _print_to(out, tmp_path / "run", settings))
+    while not out.exists() or len(out.read_text().splitlines()) < 3:
+        time.sleep(0.01)
+    os.kill(child, signal.SIGTERM)
+    assert _ended(child) == 143
     (saved,) = checkpoint.steps(tmp_path / "run")
     assert int(saved.name[5:]) >= 3
 
@@ -313,6 +336,17 @@ def test_what_the_weights_do_not_see_may_change(tmp_path: Path) -> None:
     theirs = checkpoint.load_tensors(checkpoint.steps(tmp_path / "whole")[-1] / "ema.safetensors")
     assert all(torch.equal(v, theirs[0][k]) for k, v in ours.items())
     assert len(checkpoint.steps(tmp_path / "run")) == 3
+
+
+def test_a_run_at_a_constant_rate_may_be_made_longer(tmp_path: Path) -> None:
+    constant = {"schedule": "constant"}
+    list(toy.run(tmp_path / "longer", {**constant, "steps": 5}).train())
+    list(toy.run(tmp_path / "longer", {**constant, "steps": 12}).train())
+    list(toy.run(tmp_path / "whole", {**constant, "steps": 12}).train())
+    ours, theirs = _final(tmp_path / "longer"), _final(tmp_path / "whole")
+    for held in (ours, theirs):
+        del held["state"]["config"]
+    assert ours == theirs
 
 
 def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:

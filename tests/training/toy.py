@@ -19,8 +19,7 @@ from fromnoise.core.errors import FromNoiseError
 from fromnoise.data import Batch, Dataset
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning, Label
-from fromnoise.nets import MLP
-from fromnoise.nets.base import Accepts
+from fromnoise.nets import NETS, Network
 from fromnoise.parameterizations import PARAMETERIZATIONS
 from fromnoise.schedules import SCHEDULES
 from fromnoise.training import (
@@ -44,6 +43,8 @@ SMALL = {
     "learning_rate": 1e-2,
     "ema": 0.9,
 }
+
+NET = {"kind": "mlp", "in_channels": 2, "width": 16, "depth": 1, "features": 8}
 
 
 class Points(Dataset):
@@ -80,10 +81,10 @@ class Counting(Denoising):
         self.taken += 1.0
 
 
-def network(dropout: float = 0.2, **channels: int) -> MLP:
+def network(dropout: float = 0.2, **channels: int) -> Network:
     """A small network whose zero-initialised layers are filled, so that all of it trains."""
-    accepts = Accepts(channels=channels, vector={"label": 2})
-    net = MLP(2, width=16, depth=1, features=8, dropout=dropout, accepts=accepts)
+    accepts = {"channels": channels, "vector": {"label": 2}}
+    net = NETS.build({**NET, "dropout": dropout, "accepts": accepts})
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -108,18 +109,24 @@ def objective(
     return denoising(denoiser, Conditioning({"label": Label(2)}), settings)
 
 
-def counting() -> Counting:
+def counting(dropout: float = 0.2) -> Counting:
     """The objective of the runs that are killed: dropout, condition dropout, a buffer."""
-    made = objective()
+    made = objective(dropout=dropout)
     return Counting(
         made.denoiser, made.conditioning, made.weighting, made.time_sampling, 0.2, 0.0, 0.001
     )
 
 
-def run(folder: Path, settings: dict[str, Any], data: Dataset | None = None, **extra: Any) -> Run:
+def run(
+    folder: Path,
+    settings: dict[str, Any],
+    data: Dataset | None = None,
+    dropout: float = 0.2,
+    **extra: Any,
+) -> Run:
     """A run on points; `settings` are those of `SMALL` unless given."""
     train = TrainSettings(**{**SMALL, **settings}).model_dump(mode="json")
-    task = Task(counting(), data or Points(), Points(16, seed=1), preview=lambda: b"picture")
+    task = Task(counting(dropout), data or Points(), Points(16, seed=1), preview=lambda: b"picture")
     return Run(folder, {"recipe": "toy", "train": train, **extra}, task)
 
 
@@ -155,7 +162,8 @@ def _arm(made: Run, phase: str) -> None:
 def main(folder: str, config: str, step: str = "0", phase: str = "") -> None:
     """Train in a folder, printing a line for each step; die where told."""
     torch.set_num_threads(1)
-    made = run(Path(folder), json.loads(config))
+    dropout = float(os.environ.get("TOY_DROPOUT", "0.2"))
+    made = run(Path(folder), json.loads(config), dropout=dropout)
     for event in made.train():
         print(trace(event, made), flush=True)
         if event.step == int(step) - 1:

@@ -30,6 +30,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 ACTIVE: set[str] = set()
+"""Names of the temporaries this process is writing now."""
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -89,6 +90,7 @@ def sweep(folder: str | Path) -> list[Path]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while `path` is written into a DiskError with advice."""
     try:
         yield
     except OSError as error:
@@ -135,6 +137,7 @@ def _in_use(path: Path, pid: int) -> bool:
 
 
 def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk itself."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -69,9 +69,10 @@ def write_json(path: str | Path, value: Any) -> None:
     """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        data = f"{text}\n".encode()
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path} cannot hold this value: {error}") from None
-    write_text(path, text + "\n")
+    write_bytes(path, data)
 
 
 def read_json(path: str | Path, max_bytes: int = MAX_JSON) -> Any:

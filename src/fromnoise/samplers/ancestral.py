@@ -11,7 +11,7 @@ from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.denoisers import Bound, Prediction
 from fromnoise.processes import Level, Process
-from fromnoise.samplers.arithmetic import add, ask, combine, scaled, with_noise
+from fromnoise.samplers.arithmetic import add, ask, belief_of, combine, scaled, with_noise
 from fromnoise.samplers.base import Sampler, State
 from fromnoise.samplers.coefficients import (
     Rule,
@@ -83,7 +83,7 @@ class Ancestral(Sampler):
             moved, prediction = leave_data(bound, x, s)
             return moved, state, prediction
         prediction = ask(bound, x, t)
-        belief = process.analyse(prediction.x0.to(x.dtype))
+        belief = process.analyse(belief_of(prediction, x))
         numbers = ancestral(self.eta, process, (t, s))
         moved = combine(numbers, process.analyse(x), (belief,))
         if self.variance == "small":
@@ -186,6 +186,6 @@ def to_belief(
 ) -> Tensor:
     """The ancestral step, finite at σ_s = 0 (where it is the belief itself) and at α_t = 0."""
     numbers = first_order(Rule("x0", eta=1.0), process, times)
-    belief = process.analyse(prediction.x0.to(x.dtype))
+    belief = process.analyse(belief_of(prediction, x))
     moved = combine(numbers, process.analyse(x), (belief,))
     return process.synthesise(with_noise(process, moved, numbers.noise, x, noise))

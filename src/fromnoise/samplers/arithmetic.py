@@ -1,5 +1,6 @@
 """What every step does with tensors: ask the denoiser, and add up a few of them."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,21 @@ from fromnoise.samplers.coefficients import Transition, noise_level
 
 def ask(bound: Bound, x: Tensor, t: float) -> Prediction:
     """The belief about x0 given x at time t, the same for the whole batch."""
-    return bound(x, torch.full((x.shape[0],), t, dtype=torch.float64, device=x.device))
+    return bound(x, _times(t, x.shape[0], x.device))
+
+
+@functools.lru_cache(maxsize=4096)
+def _times(t: float, batch: int, device: torch.device) -> Tensor:
+    # Shared by all who ask: nobody changes the times they are given. A tensor made in inference
+    # mode could not be used with gradients by the next one who asks.
+    with torch.inference_mode(False):
+        return torch.full((batch,), t, dtype=torch.float64, device=device)
+
+
+def belief_of(prediction: Prediction, x: Tensor) -> Tensor:
+    """The belief about x0 in x's type (a network may answer in a narrower one)."""
+    x0 = prediction.x0
+    return x0 if x0.dtype == x.dtype else x0.to(x.dtype)
 
 
 def scaled(level: Level, x: Tensor) -> Tensor:

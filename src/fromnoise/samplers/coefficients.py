@@ -259,9 +259,10 @@ def _modified(moments: Array, z: Array, weighting: Weighting) -> Array:
 
 def _weights(nodes: Array, moments: Array) -> Array:
     """Weights w with Σ_j w_j·v_j^k = m_k for every k: exact on polynomials through the nodes."""
-    powers: Array = np.stack([np.asarray(nodes**k, dtype=np.float64) for k in range(len(nodes))])
+    powers = np.stack([nodes**k for k in range(len(nodes))])
     matrix = np.moveaxis(powers, (0, 1), (-2, -1))
-    solved = np.linalg.solve(matrix, np.moveaxis(moments, 0, -1)[..., None])
+    right = np.moveaxis(moments, 0, -1)[..., None]
+    solved = np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
     return np.moveaxis(solved[..., 0], -1, 0)
 
 

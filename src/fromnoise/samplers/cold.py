@@ -7,7 +7,7 @@ from torch import Tensor
 from fromnoise.core.randomness import Noise
 from fromnoise.core.tensors import times
 from fromnoise.denoisers import Bound, Prediction
-from fromnoise.samplers.arithmetic import ask
+from fromnoise.samplers.arithmetic import ask, belief_of
 from fromnoise.samplers.base import Sampler, State
 
 
@@ -25,7 +25,7 @@ class Cold1(Sampler):
     ) -> tuple[Tensor, State, Prediction]:
         prediction = ask(bound, x, t)
         when = times(s, x.shape[0], x.device)
-        moved = bound.process.corrupt(prediction.x0.to(x.dtype), when, noise.normal(x))
+        moved = bound.process.corrupt(belief_of(prediction, x), when, noise.normal(x))
         return moved, state, prediction
 
 
@@ -41,4 +41,4 @@ class Cold2(Sampler):
     ) -> tuple[Tensor, State, Prediction]:
         prediction = ask(bound, x, t)
         here, there = (times(v, x.shape[0], x.device) for v in (t, s))
-        return bound.process.move(x, prediction.x0.to(x.dtype), here, there), state, prediction
+        return bound.process.move(x, belief_of(prediction, x), here, there), state, prediction

@@ -7,7 +7,7 @@ from torch import Tensor
 from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.denoisers import Bound, Prediction
-from fromnoise.samplers.arithmetic import add, ask, combine, implied_noise, scaled
+from fromnoise.samplers.arithmetic import add, ask, belief_of, combine, implied_noise, scaled
 from fromnoise.samplers.base import Sampler, State
 from fromnoise.samplers.coefficients import Rule, ends, first_order, transition
 
@@ -20,7 +20,7 @@ def leave_data(bound: Bound, x: Tensor, s: float) -> tuple[Tensor, Prediction]:
     alpha, sigma = process.levels(s)
     z = scaled(alpha, process.analyse(x))
     prediction = ask(bound, process.synthesise(z), s)
-    eps = implied_noise(process, z, process.analyse(prediction.x0.to(x.dtype)), s)
+    eps = implied_noise(process, z, process.analyse(belief_of(prediction, x)), s)
     return process.synthesise(add(z, sigma, eps)), prediction
 
 
@@ -51,7 +51,7 @@ class DDIMInverse(Sampler):
             moved, prediction = leave_data(bound, x, s)
         else:
             prediction = ask(bound, x, t)
-            belief = process.analyse(prediction.x0.to(x.dtype))
+            belief = process.analyse(belief_of(prediction, x))
             numbers = first_order(FLOW, process, (t, s))
             moved = process.synthesise(combine(numbers, process.analyse(x), (belief,)))
         if special.to_noise:
@@ -59,7 +59,7 @@ class DDIMInverse(Sampler):
         numbers = transition(FLOW, process, (t, s, s))
         for _ in range(self.iterations):
             z = process.analyse(moved)
-            belief = process.analyse(ask(bound, moved, s).x0.to(x.dtype))
+            belief = process.analyse(belief_of(ask(bound, moved, s), x))
             eps = implied_noise(process, z, belief, s)
             moved = process.synthesise(combine(numbers, process.analyse(x), (eps,)))
         return moved, state, prediction

@@ -9,7 +9,7 @@ from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.denoisers import Bound, Prediction
 from fromnoise.samplers.ancestral import to_belief
-from fromnoise.samplers.arithmetic import add, ask, scaled
+from fromnoise.samplers.arithmetic import add, ask, belief_of, scaled
 from fromnoise.samplers.base import Sampler, State
 from fromnoise.samplers.coefficients import ends, time_of
 
@@ -58,7 +58,7 @@ class Langevin(Sampler):
             x = langevin_step(x, prediction.score, size, noise)
         if ends(None, process, (t, s)).to_data:
             prediction = ask(bound, x, level)
-            x = prediction.x0.to(x.dtype)
+            x = belief_of(prediction, x)
         return x, state, prediction
 
 
@@ -97,7 +97,7 @@ class AnnealedLangevin(Sampler):
             x = langevin_step(x, prediction.score, self.size * sigma**2, noise)
         if special.to_data:
             prediction = ask(bound, x, t)
-            return prediction.x0.to(x.dtype), state, prediction
+            return belief_of(prediction, x), state, prediction
         return scaled(process.schedule.at(s)[0] / alpha, x), state, prediction
 
 

@@ -9,7 +9,7 @@ from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.denoisers import Bound, Prediction
 from fromnoise.processes import Process
-from fromnoise.samplers.arithmetic import ask, combine, implied_noise, with_noise
+from fromnoise.samplers.arithmetic import ask, belief_of, combine, implied_noise, with_noise
 from fromnoise.samplers.base import Sampler
 from fromnoise.samplers.coefficients import (
     Ends,
@@ -92,7 +92,7 @@ class Multistep(Sampler):
             moved, prediction = leave_data(bound, x, s)
             return moved, Memory(), prediction
         prediction = ask(bound, x, t)
-        z, belief = process.analyse(x), process.analyse(prediction.x0.to(x.dtype))
+        z, belief = process.analyse(x), process.analyse(belief_of(prediction, x))
         if special.from_noise or self._forgetful:
             return self._one(process, z, belief, t, s, x, noise), Memory(), prediction
         output = belief if self.rule.space == "x0" else implied_noise(process, z, belief, t)
@@ -163,5 +163,5 @@ class Multistep(Sampler):
 def output_at(bound: Bound, z: Tensor, t: float, space: Space) -> Tensor:
     """The denoiser's output in a space, at z in the process's basis."""
     process = bound.process
-    belief = process.analyse(ask(bound, process.synthesise(z), t).x0.to(z.dtype))
+    belief = process.analyse(belief_of(ask(bound, process.synthesise(z), t), z))
     return belief if space == "x0" else implied_noise(process, z, belief, t)

@@ -11,7 +11,7 @@ from fromnoise.core.errors import FromNoiseError, UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.core.tensors import expand, flat_mean
 from fromnoise.denoisers import Bound, Prediction
-from fromnoise.samplers.arithmetic import ask, combine
+from fromnoise.samplers.arithmetic import ask, belief_of, combine
 from fromnoise.samplers.base import Sampler
 from fromnoise.samplers.coefficients import Rule, ends, first_order
 from fromnoise.samplers.inversion import leave_data
@@ -78,7 +78,7 @@ class AdaptiveOde(Sampler):
         prediction = ask(bound, x, end)
         if special.to_data:
             numbers = first_order(Rule("x0"), process, (end, s))
-            x = combine(numbers, x, (prediction.x0.to(x.dtype),))
+            x = combine(numbers, x, (belief_of(prediction, x),))
         return x, state, prediction
 
     def _walk(

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fromnoise.core.randomness import Noise
 from fromnoise.denoisers import Bound, Prediction
-from fromnoise.samplers.arithmetic import ask, combine, implied_noise
+from fromnoise.samplers.arithmetic import ask, belief_of, combine, implied_noise
 from fromnoise.samplers.base import Sampler, State
 from fromnoise.samplers.coefficients import Rule, Weighting, between, ends, first_order, transition
 from fromnoise.samplers.inversion import leave_data
@@ -50,7 +50,7 @@ class SingleStep(Sampler):
             moved, prediction = leave_data(bound, x, s)
             return moved, state, prediction
         prediction = ask(bound, x, t)
-        z, belief = process.analyse(x), process.analyse(prediction.x0.to(x.dtype))
+        z, belief = process.analyse(x), process.analyse(belief_of(prediction, x))
         if special.from_noise or special.to_data or special.to_noise:
             numbers = first_order(self.rule, process, (t, s))
             return process.synthesise(combine(numbers, z, (belief,))), state, prediction

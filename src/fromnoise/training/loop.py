@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _DROPOUT = 3
+_NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def train(
     `start` with its state restored does, bit for bit, what it would have done. The caller's own
     random state is neither used nor changed. Everything else (progress, saving, stopping) is the
     caller's: it happens between two steps.
-    Raises TrainingError, before anything is changed, when a loss or gradient is not finite.
+    Raises TrainingError, before anything is changed, when a loss or gradient is not finite or
+    memory runs out.
     """
     machine = accelerator or default_accelerator()
     step_of = _Step(objective, optimization, machine)
@@ -76,7 +78,8 @@ def train(
     for step in range(start + 1, steps + 1):
         began = time.perf_counter()
         batch = _next(source)
-        losses, norm = step_of(batch, step, steps)
+        with _memory(len(batch)):
+            losses, norm = step_of(batch, step, steps)
         objective.after_step()
         ema.update(step)
         rate.took(time.perf_counter() - began)
@@ -238,6 +241,21 @@ def _next(source: Iterator[Batch]) -> Batch:
     if batch is None:
         raise TrainingError("the data came to an end before training did; check the data set")
     return batch
+
+
+@contextmanager
+def _memory(batch: int) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(mark in text for mark in _NO_MEMORY):
+            raise
+        raise TrainingError(
+            f"out of memory with {batch} samples a step; what was saved is whole. Use a larger "
+            "--train.accumulation (the same result in less memory), a smaller --train.batch-size "
+            "or smaller pictures"
+        ) from error
 
 
 def _agree(objective: Objective) -> None:

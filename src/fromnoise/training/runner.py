@@ -28,7 +28,7 @@ from fromnoise.training.loop import Event, default_accelerator, held_out_loss, t
 from fromnoise.training.metrics import Metrics
 from fromnoise.training.objective import Objective
 from fromnoise.training.optimizers import Optimization
-from fromnoise.training.settings import FREE, TrainSettings
+from fromnoise.training.settings import FREE, LENGTH, TrainSettings
 from fromnoise.training.signals import Interrupts, Stopped
 
 if TYPE_CHECKING:
@@ -295,7 +295,12 @@ def differences(
 
 
 def _compare(before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> None:
-    changed = {k: v for k, v in differences(before, after).items() if k not in FREE}
+    free = (*FREE, *LENGTH) if after["train"]["schedule"] == "constant" else FREE
+    changed = {
+        key: values
+        for key, values in differences(before, after).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in free)
+    }
     if changed:
         listed = "; ".join(f"{k} was {old!r}, now {new!r}" for k, (old, new) in changed.items())
         raise UsageError(

@@ -90,17 +90,22 @@ class TrainSettings(Settings):
         return self.steps
 
 
-FREE = frozenset(
-    {
-        "train.log_every",
-        "train.validate_every",
-        "train.validation_samples",
-        "train.checkpoint_every",
-        "train.keep",
-        "train.sample_every",
-        "train.workers",
-        "train.timeout",
-        "train.tensorboard",
-    }
+FREE = (
+    "summary",
+    "paper",
+    "figure",
+    "sampling",
+    "train.log_every",
+    "train.validate_every",
+    "train.validation_samples",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.sample_every",
+    "train.workers",
+    "train.timeout",
+    "train.tensorboard",
 )
 """Keys of a run's configuration that may change when it goes on: the weights do not see them."""
+
+LENGTH = ("train.steps", "train.epochs")
+"""Keys that may change as well while the learning rate does not depend on them."""
