@@ -9,6 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import diffusers
 import torch
@@ -57,7 +58,7 @@ def ours(name: str, x: Tensor, steps: int) -> Callable[[], float]:
         noise = Noise(0, x.shape[0])
         state, current = sampler.init(x, times[0]), x
         started = time.perf_counter()
-        for t, s in zip(times, times[1:], strict=False):
+        for t, s in pairwise(times):
             current, state, _ = sampler.step(bound, current, t, s, state, noise)
         return (time.perf_counter() - started) / steps
 
@@ -90,7 +91,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
     x = torch.randn(options.batch, 4, options.size, options.size)
-    print(f"{'sampler':12s} {'first':>8s} {'ours':>8s} {'diffusers':>10s} {'ratio':>7s}   (µs a step)")
+    print(
+        f"{'sampler':12s} {'first':>8s} {'ours':>8s} {'diffusers':>10s} {'ratio':>7s}   (µs a step)"
+    )
     with torch.no_grad():
         for name in PAIRS:
             walks = (ours(name, x, options.steps), theirs(name, x, options.steps))

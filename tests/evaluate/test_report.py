@@ -17,13 +17,9 @@ from fromnoise.denoisers import MixtureDenoiser
 from fromnoise.evaluate.features import PixelFeatures, ReaderSettings, train_reader
 from fromnoise.evaluate.html import Page, Picture, report_html
 from fromnoise.evaluate.pictures import (
-    film_strip,
     line_plot,
     loss_curves,
-    png_bytes,
     quality_curve,
-    sample_sheet,
-    scatter_plot,
 )
 from fromnoise.evaluate.report import (
     KEYS,
@@ -146,36 +142,11 @@ def test_plots_are_pictures_that_repeat_and_show_their_data():
     plain = quality_curve({"ddim": points}, "Fréchet distance")
     both = quality_curve({"ddim": points, "ddpm": [(5, 40, 35, 45)]}, "Fréchet distance")
     assert plain != both
-    assert picture(scatter_plot({"data": [(0, 0), (1, 2)]})).std() > 5
     assert picture(line_plot({"a": [(0, 1)]}, "x", "y")).std() > 5
     with pytest.raises(UsageError, match="no losses"):
         loss_curves([{"step": 1, "rate": 2.0}])
     with pytest.raises(UsageError, match="no points"):
         quality_curve({"ddim": []}, "distance")
-
-
-def test_a_film_strip_runs_from_the_first_frame_to_the_last():
-    frames = [torch.full((3, 1, 8, 8), -1 + i / 10) for i in range(21)]
-    for sample in range(3):
-        for frame in frames:
-            frame[sample] += 0.01 * sample
-    strip = np.asarray(film_strip(frames, count=5, rows=2))
-    # 8 pixels six times enlarged, a gap of 2: the middle of each of 2 x 5 cells.
-    cells = strip[2 + 24 :: 50, 2 + 24 :: 50].astype(float) / 127.5 - 1
-    assert cells.shape == (2, 5)
-    assert np.abs(cells[0] - np.array([-1, -0.5, 0, 0.5, 1])).max() < 0.01
-    assert (film_strip(frames[:2], count=9).width, film_strip(frames, 1).width) == (102, 52)
-    with pytest.raises(UsageError, match="0 frames"):
-        film_strip([])
-
-
-def test_a_sample_sheet_is_a_png_of_all_samples():
-    x = torch.linspace(-1, 1, 12)[:, None, None, None].expand(12, 1, 8, 8)
-    sheet = picture(png_bytes(sample_sheet(x, columns=6)))
-    cells = sheet[26::50, 26::50].reshape(-1) / 127.5 - 1
-    assert np.abs(cells - np.linspace(-1, 1, 12)).max() < 0.01
-    with pytest.raises(ShapeError, match="2 captions for 12"):
-        sample_sheet(x, labels=["a", "b"])
 
 
 class Collector(HTMLParser):

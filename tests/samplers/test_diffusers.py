@@ -68,7 +68,11 @@ def theirs(scheduler: Any, x: Tensor, steps: int = STEPS, **options: Any) -> lis
     """Each state of diffusers' own loop, from x at its first timestep in our scaling."""
     scheduler.set_timesteps(steps)
     spread = getattr(scheduler, "sigmas", None)
-    if type(scheduler).__name__ in ("EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"):
+    if type(scheduler).__name__ in (
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "LMSDiscreteScheduler",
+    ):
         x = x * math.sqrt(float(spread[0]) ** 2 + 1)
     states = []
     for t in scheduler.timesteps:
@@ -83,7 +87,9 @@ def close(ours: Tensor, other: Tensor, tolerance: float = FLOOR) -> None:
     assert gap < tolerance, f"relative difference {gap:.2e}"
 
 
-def walk(name: str, grid: Tensor, x: Tensor, noise: list[Tensor] | None = None, **options: Any) -> Any:
+def walk(
+    name: str, grid: Tensor, x: Tensor, noise: list[Tensor] | None = None, **options: Any
+) -> Any:
     source = FixedNoise(noise) if noise else None
     return sample(OURS, get(name, **options), grid, x, noise=source)
 
@@ -97,21 +103,45 @@ def on(scheduler: Any, steps: int = STEPS, end: float = 0.0) -> Tensor:
 
 def prepare(monkeypatch: pytest.MonkeyPatch, module: str, noise: list[Tensor]) -> None:
     prepared = iter(noise)
-    monkeypatch.setattr(f"diffusers.schedulers.{module}.randn_tensor", lambda *_, **__: next(prepared))
+    monkeypatch.setattr(
+        f"diffusers.schedulers.{module}.randn_tensor", lambda *_, **__: next(prepared)
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 5, STEPS])
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize(("name", "variance"), [("ddpm", "fixed_small"), ("ddpm_large", "fixed_large")])
-def test_ddpm(name: str, variance: str, spacing: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "variance", "spacing"),
+    [
+        ("ddpm", "fixed_small", "leading"),
+        ("ddpm", "fixed_small", "trailing"),
+        ("ddpm_large", "fixed_large", "leading"),
+    ],
+)
+def test_ddpm(
+    name: str, variance: str, spacing: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scheduler = diffusers.DDPMScheduler(
         clip_sample=False, variance_type=variance, timestep_spacing=spacing, **BETAS
     )
     x, *noise = draws(steps + 1)
     prepare(monkeypatch, "scheduling_ddpm", noise)
-    if spacing == "trailing" or steps > 1:
-        states = theirs(scheduler, x, steps)
-        close(last(walk(name, on(scheduler, steps), x, noise)), states[-1])
+    states = theirs(scheduler, x, steps)
+    close(last(walk(name, on(scheduler, steps), x, noise or draws(1))), states[-1])
+
+
+def test_deviation_ddpm_large_adds_noise_in_the_step_to_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asks whether the last index is 0 and not whether the step ends at data; ours adds none."""
+    scheduler = diffusers.DDPMScheduler(
+        clip_sample=False, variance_type="fixed_large", timestep_spacing="trailing", **BETAS
+    )
+    x, *noise = draws(STEPS + 1)
+    prepare(monkeypatch, "scheduling_ddpm", noise)
+    states = theirs(scheduler, x)
+    grid = on(scheduler)
+    sigma = SCHEDULE.at(float(grid[-2]))[1]
+    close(last(walk("ddpm_large", grid, x, noise)) + sigma * noise[-1], states[-1])
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -167,8 +197,10 @@ def test_unipc3_up_to_its_lower_final_orders() -> None:
 
 @pytest.mark.parametrize("name", ["unipc2_bh1", "unipc3_bh1"])
 def test_unipc_bh1_before_its_last_step(name: str) -> None:
-    """B₁ = h is infinite at σ = 0, and diffusers' last step is not a number; ours is first order."""
-    scheduler = diffusers.UniPCMultistepScheduler(solver_order=int(name[5]), solver_type="bh1", **BETAS)
+    """B₁ = h is infinite at σ = 0, and diffusers' last step is NaN; ours is first order."""
+    scheduler = diffusers.UniPCMultistepScheduler(
+        solver_order=int(name[5]), solver_type="bh1", **BETAS
+    )
     x = draws(1)[0]
     steps, states = list(walk(name, on(scheduler), x)), theirs(scheduler, x)
     for step, state in list(zip(steps, states, strict=True))[:-2]:
@@ -204,24 +236,24 @@ def test_euler_ancestral(monkeypatch: pytest.MonkeyPatch) -> None:
     close(last(walk("euler_a", grid, x, noise)), state)
 
 
+class FlowDenoiser(Denoiser):
+    """The network read as u = ε − x0 on straight lines."""
+
+    process = Gaussian(schedules.flow())
+
+    def __call__(self, x: Tensor, t: Tensor, condition: object = None) -> Prediction:
+        return Prediction(x - t.reshape(-1, 1, 1, 1) * NET(x, t * 1000), x, t, self.process)
+
+
 def test_flow_euler_without_shift() -> None:
-    """Rectified flow: u = ε − x0 and x ← x + (σ_s − σ_t)·u."""
+    """x ← x + (σ_s − σ_t)·u."""
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    x = draws(1)[0]
-    flow = schedules.flow()
-    denoiser = EpsDenoiser(NET)
-    denoiser.process = Gaussian(flow)
-
-    def believe(z: Tensor, t: Tensor, condition: object = None) -> Prediction:
-        return Prediction(z - t.reshape(-1, 1, 1, 1) * NET(z, t * 1000), z, t, denoiser.process)
-
-    denoiser.__class__ = type("FlowDenoiser", (Denoiser,), {"__call__": lambda _, *a: believe(*a)})
-    state = x
+    x = state = draws(1)[0]
     scheduler.set_timesteps(STEPS)
     for t in scheduler.timesteps:
         state = scheduler.step(NET(state, t), t, state).prev_sample
     grid = torch.as_tensor(scheduler.sigmas, dtype=torch.float64)
-    close(last(sample(denoiser, get("euler"), grid, x)), state)
+    close(last(sample(FlowDenoiser(), get("euler"), grid, x)), state)
 
 
 def gap(ours: Tensor, other: Tensor) -> float:
@@ -252,7 +284,9 @@ def test_deviation_karras_rounds_the_time_but_not_sigma() -> None:
     states = theirs(scheduler, x)
     sigmas = [float(s) for s in scheduler.sigmas[:-1]]
     grid = grids.karras(SCHEDULE, STEPS, sigma_min=sigmas[-1], sigma_max=sigmas[0])
-    np.testing.assert_allclose([SCHEDULE.at(float(t))[1] / SCHEDULE.at(float(t))[0] for t in grid[:-1]], sigmas, rtol=1e-4)
+    np.testing.assert_allclose(
+        [SCHEDULE.at(float(t))[1] / SCHEDULE.at(float(t))[0] for t in grid[:-1]], sigmas, rtol=1e-4
+    )
     difference = gap(last(walk("dpm++2m", grid, x)), states[-1])
     assert 1e-5 < difference < 0.05
 
@@ -265,7 +299,7 @@ def test_deviation_third_order_dpmpp_is_half_its_term() -> None:
 
 
 def test_deviation_flow_shift_is_applied_twice() -> None:
-    """shift 3: its last σ at 1000 steps is 0.00892857, the paper's formula gives 0.00299401 (13243)."""
+    """Its last σ of 1000 at shift 3 is 0.00892857; the paper's formula gives 0.00299401 (13243)."""
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(1000)
     assert float(scheduler.sigmas[-2]) == pytest.approx(0.00892857, rel=1e-5)

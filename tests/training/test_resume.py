@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,13 @@ def test_a_program_that_is_killed_goes_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_again_and_again(tmp_path: Path, seed: int) -> None:
-    settings = {"steps": 80, "checkpoint_every": 3, "precision": ["float32", "bfloat16"][seed % 2]}
+    settings = {"steps": 300, "checkpoint_every": 3, "precision": ["float32", "bfloat16"][seed % 2]}
     assert _train(tmp_path / "whole", settings, tmp_path / "a") == 0
     chance = random.Random(seed)
     kills = 0
     while True:
-        child = _begin(lambda: _print_to(tmp_path / f"b{kills}", tmp_path / "parts", settings))
+        out = tmp_path / f"b{kills}"
+        child = _begin(partial(_print_to, out, tmp_path / "parts", settings))
         time.sleep(chance.uniform(0.02, 0.6))
         finished, status = os.waitpid(child, os.WNOHANG)
         if finished:

@@ -43,6 +43,7 @@ def test_a_folder_holds_all_that_is_needed(tmp_path: Path) -> None:
     told = read_json(folder / "environment.json")
     assert told["packages"]["torch"] == torch.__version__.split("+")[0] or "+" in torch.__version__
     assert told["threads"] == torch.get_num_threads()
+    assert told == {"format": 1, **environment()}
     path = checkpoint.steps(folder)[-1]
     assert set(verify_folder(path)["files"]) == {
         "objective.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json",

@@ -1,6 +1,5 @@
 """Measure a run on held-out data: evaluation.json, pictures, and one self-contained report."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import recipe_of, split
 from fromnoise.core.environment import environment
 from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_json, write_text
+from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
 from fromnoise.evaluate import (
     Estimate,
@@ -242,7 +241,7 @@ def _pictures(
     if guided is not None:
         sheets.append(("samples-guided", f"Samples, guidance {scale:g}", guided))
     for name, heading, samples in sheets:
-        png = _png(samples[:count].sheet(columns=10))
+        png = png_bytes(samples[:count].sheet(columns=10))
         write_bytes(folder / f"{name}.png", png)
         shown.append(Picture(heading, png, "One class a column." if subject.labelled else ""))
     stream = subject.model.stream(
@@ -253,7 +252,7 @@ def _pictures(
         steps=request.steps,
         seed=request.seed,
     )
-    strip = _png(film(stream, subject.model.decode))
+    strip = png_bytes(film(stream, subject.model.decode))
     write_bytes(folder / "film.png", strip)
     caption = "Each pair of rows: what the sampler holds, and below it what the model believes."
     shown.append(Picture("Denoising, step by step", strip, caption))
@@ -274,12 +273,6 @@ def _report(subject: Subject, result: dict[str, Any], pictures: list[Picture]) -
         environment=environment(),
     )
     write_text(subject.folder / "report.html", report_html(page))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _say(subject: Subject, found: Mapping[str, Estimate], reporter: Reporter) -> None:

@@ -15,7 +15,6 @@ from fromnoise.data import Dataset
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.model import Card, Defaults, Model
 from fromnoise.model.files import write_model
-from fromnoise.nets import NETS
 from fromnoise.recipes import Recipe
 from fromnoise.training import Run, Task
 from fromnoise.training.objective import denoising
@@ -81,7 +80,7 @@ def split(recipe: Recipe) -> tuple[Dataset, Dataset]:
 def build(recipe: Recipe, dataset: Dataset) -> Model:
     """The untrained model of a recipe, for data of that shape."""
     denoiser = NetworkDenoiser(
-        NETS.build(recipe.net) if "kind" in recipe.net else nets.build(recipe.net["name"]),
+        nets.build(recipe.net),
         processes.PROCESSES.build(recipe.process),
         parameterizations.PARAMETERIZATIONS.build(recipe.parameterization),
         recipe.learned_variance,

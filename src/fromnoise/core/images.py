@@ -169,6 +169,13 @@ def write_png(
     write_bytes(path, buffer.getvalue())
 
 
+def png_bytes(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file, without texts."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def read_png_text(path: str | Path) -> dict[str, str]:
     """The texts a PNG carries, by key. Raises FileError as `read_image` does."""
     data = _content(Path(path))

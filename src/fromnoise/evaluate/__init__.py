@@ -30,15 +30,7 @@ from fromnoise.evaluate.ode import (
     lifted_bits_per_dim,
     log_likelihood,
 )
-from fromnoise.evaluate.pictures import (
-    film_strip,
-    line_plot,
-    loss_curves,
-    png_bytes,
-    quality_curve,
-    sample_sheet,
-    scatter_plot,
-)
+from fromnoise.evaluate.pictures import line_plot, loss_curves, quality_curve
 from fromnoise.evaluate.report import (
     KEYS,
     Evaluation,
@@ -80,7 +72,6 @@ __all__ = [
     "discretised_log_likelihood",
     "evaluate",
     "figure_text",
-    "film_strip",
     "flow_bits_per_dim",
     "frechet_distance",
     "frechet_from_moments",
@@ -96,12 +87,9 @@ __all__ = [
     "measure_likelihood",
     "nearest",
     "nearest_train_distance",
-    "png_bytes",
     "quality_curve",
     "report_html",
     "restore",
-    "sample_sheet",
-    "scatter_plot",
     "train_reader",
     "variance",
     "variational_bound",

@@ -1,51 +1,12 @@
-"""What a report shows: sample sheets and film strips, and plots as PNG bytes."""
+"""Plots as PNG bytes: losses by step, quality by the number of steps."""
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.core.images import grid_image, to_pil
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
+from fromnoise.core.errors import UsageError
 
 Point = tuple[float, float]
-
-SHOWN = 48
-"""Pictures smaller than this many pixels are enlarged, by a whole number, to about it."""
-
-
-def sample_sheet(x: "Tensor", columns: int = 10, labels: Sequence[str] | None = None) -> "Image":
-    """Pictures x (B, C, H, W) in [−1, 1] on one sheet, small ones enlarged, row by row."""
-    if labels is not None and len(labels) != len(x):
-        raise ShapeError(f"{len(labels)} captions for {len(x)} pictures")
-    scale = max(1, SHOWN // max(x.shape[-2:]))
-    return grid_image([to_pil(picture) for picture in x], columns, scale, labels)
-
-
-def film_strip(frames: Sequence["Tensor"], count: int = 12, rows: int = 4) -> "Image":
-    """How samples come about: `count` of the frames (B, C, H, W), evenly, from left to right.
-
-    A row for each of the first `rows` samples. The first and the last frame are always shown.
-    Raises UsageError without frames, or for a count or rows below 1.
-    """
-    import torch
-
-    if not frames or count < 1 or rows < 1:
-        raise UsageError(f"a film strip needs frames, count and rows, got {len(frames)} frames")
-    last, columns = len(frames) - 1, min(count, len(frames))
-    places = [last] if columns == 1 else [round(i * last / (columns - 1)) for i in range(columns)]
-    chosen = torch.stack([frames[place][:rows] for place in places], dim=1)
-    return sample_sheet(chosen.flatten(0, 1).clamp(-1, 1), columns)
-
-
-def png_bytes(image: "Image") -> bytes:
-    """A picture as the bytes of a PNG file."""
-    out = io.BytesIO()
-    image.save(out, format="PNG")
-    return out.getvalue()
 
 
 def loss_curves(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> bytes:
@@ -109,19 +70,6 @@ def line_plot(
         axes.set_yscale("log" if log_y else "linear")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.legend(frameon=False)
-
-    return _figure(draw)
-
-
-def scatter_plot(groups: Mapping[str, Sequence[Point]]) -> bytes:
-    """Named clouds of 2-D points, on equal axes."""
-
-    def draw(axes: Any) -> None:
-        for name, points in groups.items():
-            xs, ys = zip(*points, strict=True)
-            axes.scatter(xs, ys, s=4, alpha=0.6, linewidths=0, label=name)
-        axes.set_aspect("equal")
         axes.legend(frameon=False)
 
     return _figure(draw)

@@ -1,6 +1,5 @@
 """What sampling returns: pictures that show themselves, and the numbers behind them."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fromnoise.core.images import grid_image, to_pil
+from fromnoise.core.images import grid_image, png_bytes, to_pil
 
 
 class Samples(Sequence[Any]):
@@ -43,9 +42,7 @@ class Samples(Sequence[Any]):
         return sheet(self.tensor, columns, scale)
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.sheet().save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_bytes(self.sheet())
 
 
 def sheet(tensor: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:

@@ -29,7 +29,9 @@ def _digits(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
         "net": net(),
         "encoders": _LABELS,
         "objective": ObjectiveSettings(condition_dropout=0.1),
-        "train": TrainSettings(epochs=None, steps=1000, batch_size=128, learning_rate=2e-3),
+        "train": TrainSettings(
+            steps=1000, batch_size=128, learning_rate=2e-3, sample_every=250
+        ),
         **choices,
     }
     return Recipe(name=name, summary=summary, paper=paper, **settings)
@@ -49,6 +51,7 @@ def digits() -> Recipe:
         process=_gaussian({"kind": "cosine"}),
         parameterization={"kind": "v"},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
+        sampling=SamplingSettings(grid="uniform"),
     )
 
 

@@ -64,6 +64,8 @@ class Multistep(Sampler):
     start: Start = "euler"
 
     def __post_init__(self) -> None:
+        if self.rule.eta < 0:
+            raise UsageError(f"eta {self.rule.eta} must not be negative")
         object.__setattr__(self, "stochastic", self.rule.eta > 0)
 
     def init(self, x: Tensor, t: float) -> Memory:

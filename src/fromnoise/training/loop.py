@@ -1,5 +1,6 @@
 """The one training loop: a generator that takes a step and says how it went."""
 
+import atexit
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -98,7 +99,17 @@ def default_accelerator() -> "Accelerator":
     """The device and processes this program was started with (alone, or by `accelerate launch`)."""
     from accelerate import Accelerator
 
-    return Accelerator()
+    machine = Accelerator()
+    if machine.num_processes > 1:
+        # Threads of a group that is still open when the interpreter ends abort the process.
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return machine
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def held_out_loss(

@@ -156,7 +156,7 @@ class Run:
         elif any(p.name != ".lock" for p in self.folder.iterdir()):
             raise FileError(f"{self.folder} is not empty and holds no run; choose another folder")
         else:
-            write_json(self.folder / "environment.json", environment())
+            write_json(self.folder / "environment.json", {"format": FORMAT, **environment()})
         write_json(path, {"format": FORMAT, "config": self.config})
 
 
