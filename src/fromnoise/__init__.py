@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = (
-    "codecs data denoisers encoders evaluate explain grids guidance interop nets operators "
-    "parameterizations processes recipes samplers schedules training"
-).split()
 _NAMES = {
     "Condition": "fromnoise.layers.condition",
     "FromNoiseError": "fromnoise.core.errors",
@@ -77,10 +73,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"fromnoise.{name}")
     if name in _NAMES:
         return getattr(import_module(_NAMES[name]), name)
+    if name in __all__:
+        return import_module(f"fromnoise.{name}")
     raise AttributeError(f"module 'fromnoise' has no attribute {name!r}")
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from training import toy
 
 from fromnoise.codecs import Identity
+from fromnoise.core.environment import environment
 from fromnoise.core.errors import DiskError, FileError
 from fromnoise.core.files import read_json, verify_folder
 from fromnoise.data import Flip

@@ -3,14 +3,17 @@
 from fromnoise.model.files import build, describe, load_model, save_model
 from fromnoise.model.model import Card, Defaults, Model
 from fromnoise.model.samples import Samples, scatter, sheet
+from fromnoise.model.stream import Stream, live
 
 __all__ = [
     "Card",
     "Defaults",
     "Model",
     "Samples",
+    "Stream",
     "build",
     "describe",
+    "live",
     "load_model",
     "save_model",
     "scatter",

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fromnoise.codecs import CODECS
@@ -137,16 +136,9 @@ def fill(parts: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
             raise FileError(f"{path}: tensor {name!r} is {state}")
     for name, value in tensors.items():
         target = wanted[name]
-        if target.shape != value.shape and target.numel() and value.numel():
+        # A prior that was fitted has a size that a fresh process does not know yet.
+        if target.shape != value.shape and target.numel():
             raise FileError(
                 f"{path}: {name!r} has shape {tuple(value.shape)}, expected {tuple(target.shape)}"
             )
-    for name, value in tensors.items():
-        owner, _, leaf = name.rpartition(".")
-        module = parts.get_submodule(owner)
-        if wanted[name].shape != value.shape:
-            # A fitted prior: empty until it is fitted, so its size is only known to the file.
-            module.register_buffer(leaf, value)
-        else:
-            with torch.no_grad():
-                getattr(module, leaf).copy_(value)
+    parts.load_state_dict(tensors)

@@ -1,6 +1,6 @@
 """A model: a denoiser, a codec, encoders and a card. It samples, streams, saves itself."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fromnoise.encoders import Conditioning
 from fromnoise.layers.condition import Condition
 from fromnoise.layers.fast import best_dtype, prepare
 from fromnoise.model.samples import Samples
+from fromnoise.model.stream import Stream
 from fromnoise.samplers import Sampler, Step
 
 BATCH = 64
@@ -61,17 +62,6 @@ class Draw:
     dtype: torch.dtype
     start: Tensor | None
     shape: tuple[int, ...]
-
-
-class Stream(Iterator[Step]):
-    """The steps of one call as they are made. `recipe` is what its samples carry."""
-
-    def __init__(self, steps: Iterator[Step], recipe: Mapping[str, Any]) -> None:
-        self._steps = steps
-        self.recipe = dict(recipe)
-
-    def __next__(self) -> Step:
-        return next(self._steps)
 
 
 class Model:
@@ -151,11 +141,12 @@ class Model:
         batch_size: int | None = None,
         dtype: str = "auto",
         shape: Sequence[int] | None = None,
-    ) -> "Stream":
+    ) -> Stream:
         """The same as `sample`, yielding a `Step` (index, count, t, x, x0) after each step.
 
         Previews, cancelling and film strips read this. `decode(step.x0)` gives pictures, and the
-        stream's `recipe` is what the samples will carry. Bad arguments raise here, not later.
+        stream's `recipe` is what the samples will carry; its `live()` shows each step in a
+        notebook. Bad arguments raise here, not later.
         """
         if count < 1:
             raise UsageError(f"count {count} is not a number of samples; use 1 or more")
@@ -189,7 +180,7 @@ class Model:
             "shape": list(draw.shape),
             "start": "given" if start is not None else "noise",
         }
-        return Stream(self._run(draw), recipe)
+        return Stream(self._run(draw), self.decode, recipe)
 
     def decode(self, x: Tensor) -> Tensor:
         """Samples or previews as data: pictures (B, C, H, W) in [−1, 1], or points, float32."""

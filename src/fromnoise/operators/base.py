@@ -89,5 +89,4 @@ def get(kind: str | Mapping[str, Any]) -> Operator:
 
     Raises UsageError for an unknown kind (with the nearest names) or a wrong argument.
     """
-    made = OPERATORS.build({"kind": kind} if isinstance(kind, str) else kind)
-    return made  # type: ignore[no-any-return]
+    return OPERATORS.build({"kind": kind} if isinstance(kind, str) else kind)  # type: ignore[no-any-return]

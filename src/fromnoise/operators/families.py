@@ -311,5 +311,4 @@ def get_family(kind: str | Mapping[str, Any]) -> Family:
 
     Raises UsageError for an unknown kind (with the nearest names) or a wrong argument.
     """
-    made = FAMILIES.build({"kind": kind} if isinstance(kind, str) else kind)
-    return made  # type: ignore[no-any-return]
+    return FAMILIES.build({"kind": kind} if isinstance(kind, str) else kind)  # type: ignore[no-any-return]

@@ -29,9 +29,7 @@ def _digits(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
         "net": net(),
         "encoders": _LABELS,
         "objective": ObjectiveSettings(condition_dropout=0.1),
-        "train": TrainSettings(
-            steps=1000, batch_size=128, learning_rate=2e-3, sample_every=250
-        ),
+        "train": TrainSettings(steps=1000, batch_size=128, learning_rate=2e-3, sample_every=250),
         **choices,
     }
     return Recipe(name=name, summary=summary, paper=paper, **settings)

@@ -1,0 +1,87 @@
+"""The steps of one call as they are made, and how they show themselves in a notebook."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fromnoise.core.errors import UsageError
+from fromnoise.core.images import png_bytes
+from fromnoise.model.samples import sheet
+from fromnoise.samplers import Step
+
+Decode = Callable[[Tensor], Tensor]
+
+SHOWN = 64
+"""The most samples a preview shows."""
+
+
+class Stream(Iterator[Step]):
+    """The steps of one call as they are made. `recipe` is what its samples carry.
+
+    `for step in stream.live():` shows each step while it runs. A stream that is the last line of
+    a notebook's cell runs to its end and shows itself so.
+    """
+
+    def __init__(self, steps: Iterator[Step], decode: Decode, recipe: Mapping[str, Any]) -> None:
+        self._steps = steps
+        self._decode = decode
+        self.recipe = dict(recipe)
+
+    def __next__(self) -> Step:
+        return next(self._steps)
+
+    def live(self, every: int = 1) -> Iterator[Step]:
+        """The same steps, every so many of them shown in the notebook; elsewhere only the steps."""
+        return live(self, self._decode, every)
+
+    def _ipython_display_(self) -> None:
+        for _ in self.live():
+            pass
+
+
+def live(steps: Iterator[Step], decode: Decode, every: int = 1) -> Iterator[Step]:
+    """Pass steps on, and in a notebook show the belief of each in one picture that changes.
+
+    The last step shows x itself. steps: what `model.stream` or `fn.sample` gives; decode: what
+    makes pictures or points of them. every: of how many steps one is shown; the first and the
+    last always are. Outside a notebook nothing is shown. Raises UsageError for `every` below 1.
+    """
+    if every < 1:
+        raise UsageError(f"every {every} is not a number of steps; use 1 or more")
+    return _shown(steps, decode, every)
+
+
+def _shown(steps: Iterator[Step], decode: Decode, every: int) -> Iterator[Step]:
+    show = _display()
+    if show is None:
+        yield from steps
+        return
+    handle = None
+    for step in steps:
+        last = step.index + 1 == step.count
+        if last or step.index % every == 0:
+            preview = sheet(decode((step.x if last else step.x0)[:SHOWN]))
+            content = {
+                "image/png": png_bytes(preview),
+                "text/plain": f"step {step.index + 1} of {step.count}, t = {step.t:.4g}",
+            }
+            if handle is None:
+                handle = show(content, raw=True, display_id=True)
+            else:
+                handle.update(content, raw=True)
+        yield step
+
+
+def _display() -> Callable[..., Any] | None:
+    """IPython's `display` where pictures can be shown; None elsewhere."""
+    # Who is in a notebook has imported IPython already; nobody else should pay for it.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display
+
+    shown: Callable[..., Any] = display
+    return shown
