@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from model.tiny import tiny
 
 import fromnoise as fn
 from fromnoise.core.errors import FileError, ShapeError, UsageError
 from fromnoise.model import Model, load_model
-from model.tiny import tiny
 
 
 @pytest.fixture(scope="module")

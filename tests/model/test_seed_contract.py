@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from model.tiny import tiny
 
 from fromnoise.core.randomness import Noise
 from fromnoise.model import Model
-from model.tiny import tiny
 
 DETERMINISTIC, STOCHASTIC = "dpm++2m", "ddpm"
 

@@ -9,11 +9,11 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from model.tiny import tiny
 from nbclient import NotebookClient
 from PIL import Image
 
 from fromnoise.core.errors import UsageError
-from model.tiny import tiny
 
 OPEN = "import time\nimport torch\nimport fromnoise as fn\nmodel = fn.load('tiny')"
 SAMPLE = "model.sample(4, label=1, seed=7)"

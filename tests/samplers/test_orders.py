@@ -114,12 +114,12 @@ def test_gaussian_flow_is_closed(name: str) -> None:
     schedule = schedules.ve(0.02, 20.0)
     mean, std = 0.3, 0.5
     x = torch.linspace(-30, 30, 7, dtype=torch.float64).reshape(1, 1, 1, 7)
-    ratios = torch.linspace(math.log(20.0), math.log(0.02), 401, dtype=torch.float64)
+    ratios = torch.linspace(math.log(20.0), math.log(0.02), 201, dtype=torch.float64)
     grid = schedule.time(-2.0 * ratios)
     grid = grid[[0, -1]] if name == "ode" else grid
     final = last(sample(GaussianDenoiser(mean, std, schedule), get(name), grid, x))
     truth = mean + (x - mean) * math.sqrt((std**2 + 0.02**2) / (std**2 + 20.0**2))
-    assert (final - truth).abs().max() < {"heun": 5e-5, "ode": 1e-5}.get(name, 2e-6)
+    assert (final - truth).abs().max() < (2e-4 if name == "heun" else 1e-5)
 
 
 def test_inversion_round_trip_halves_with_the_step() -> None:
@@ -145,8 +145,8 @@ def test_inversion_leaves_pure_data() -> None:
     schedule = schedules.linear()
     denoiser = mixture(schedule)
     start = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    grid = grids.uniform(schedule, 250)
+    grid = grids.uniform(schedule, 150)
     data = last(sample(denoiser, get("ddim"), grid, start))
     for name in ("ddim_inverse", "ddim", "dpm++2m", "heun", "unipc2", "lms"):
         again = last(sample(denoiser, get(name), grid.flip(0), data))
-        assert (again - start).abs().max() < 0.1, name
+        assert (again - start).abs().max() < 0.15, name

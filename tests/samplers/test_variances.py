@@ -169,15 +169,15 @@ def test_variance_tends_to_the_datas(name: str, kind: str) -> None:
     schedule = schedules.vp() if kind == "vp" else schedules.ve(0.02, 20.0)
     denoiser = GaussianDenoiser(0.0, math.sqrt(s2), schedule)
     gaps = []
-    for steps in (40, 80, 160):
+    for steps in (40, 160):
         grid = grids.log_snr(schedule, steps, sigma_min=0.02, sigma_max=15.0, end=0.0)[:-1]
         alpha, sigma = schedule.at(float(grid[0]))
         start = ONE * math.sqrt(alpha**2 * s2 + sigma**2)
         alpha, sigma = schedule.at(float(grid[-1]))
         wanted = alpha**2 * s2 + sigma**2
         gaps.append(abs(variance(denoiser, STOCHASTIC[name], grid, start).item() / wanted - 1))
-    assert gaps[2] < 0.7 * gaps[0] < 0.7 or gaps[2] < 1e-3
-    assert gaps[2] < 0.2
+    assert gaps[1] < 0.7 * gaps[0] < 0.7 or gaps[1] < 1e-3
+    assert gaps[1] < 0.2
 
 
 @pytest.mark.parametrize("name", ["edm", "pc", "annealed_langevin", "dpm++2m_sde", "euler_a"])
@@ -274,9 +274,14 @@ def spectrum(name: str, kind: str, steps: int) -> float:
     return float((found / end[0] ** 2 - 1).abs().max())
 
 
-@pytest.mark.parametrize("kind", SPECTRA)
-@pytest.mark.parametrize("name", [*FIRST, *SECOND])
-def test_each_frequency_tends_to_its_variance(kind: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "both") for name in (*FIRST, *SECOND)),
+        *((name, kind) for name in ("ddpm", "dpm++2m") for kind in ("blur", "colour")),
+    ],
+)
+def test_each_frequency_tends_to_its_variance(name: str, kind: str) -> None:
     coarse, fine = spectrum(name, kind, 50), spectrum(name, kind, 100)
     assert fine < (0.6 if name in FIRST else 0.35) * coarse
     assert fine < (0.3 if name in FIRST else 0.05)

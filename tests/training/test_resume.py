@@ -115,6 +115,26 @@ def test_a_program_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text().splitlines()[:2] == first.stdout.splitlines()[4:]
 
 
+def test_killed_before_its_first_file_is_whole_it_begins_again(tmp_path: Path) -> None:
+    def killed(number: int) -> None:
+        """Die where file `number` of the run would be put in its place."""
+        replace, left = os.replace, iter(range(number))
+
+        def put(*names: Any) -> None:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(*names)
+
+        os.replace = put
+        list(toy.run(tmp_path / "run", {}).train())
+
+    for number in (0, 1, 1, 1):
+        assert _ended(_begin(partial(killed, number))) == -signal.SIGKILL
+    assert len(list(toy.run(tmp_path / "run", {}).train())) == 12
+    assert (tmp_path / "run" / "environment.json").exists()
+    assert not list((tmp_path / "run").rglob("*.tmp-*"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_again_and_again(tmp_path: Path, seed: int) -> None:

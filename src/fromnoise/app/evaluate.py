@@ -236,7 +236,7 @@ def _pictures(
     """Write the run's pictures, and hand them to the report."""
     folder = subject.folder
     shown = []
-    count = min(100, len(plain))
+    count = len(plain) if plain.tensor.ndim == 2 else min(100, len(plain))
     sheets = [("samples", "Samples, unguided", plain)]
     if guided is not None:
         sheets.append(("samples-guided", f"Samples, guidance {scale:g}", guided))

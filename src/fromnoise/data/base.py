@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fromnoise.core.config import Kinds
 from fromnoise.core.errors import UsageError
+from fromnoise.data.buckets import SIZES
 from fromnoise.data.order import shuffled
 
-DATA = Kinds("data set")
+DATA = Kinds("data set", uses=(SIZES,))
 """Every data set a configuration file can name, by kind."""
 
 _SPLIT = 1
@@ -78,8 +79,23 @@ class Dataset(ABC):
         del indices
         return None
 
+    def groups(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
+        """The group of every sample (N,), where only samples of one group can share a batch.
+
+        None where all have the shape `shape`; else that is only the most nearly square of them.
+        """
+        return None
+
+    def families(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
+        """The family of every sample (N,), where a split keeps families whole; None without.
+
+        The letters of a font are a family, and so are the repeats of a picture: half of one tells
+        too much about the other half.
+        """
+        return None
+
     def batch(self, indices: Sequence[int]) -> Batch:
-        """The samples at `indices`, which may repeat.
+        """The samples at `indices`, which may repeat, and must be of one shape.
 
         Raises UsageError naming an index that is out of range.
         """
@@ -92,16 +108,25 @@ class Dataset(ABC):
         label = None if self.labels is None else self.labels[place]
         return Batch(self.samples(chosen), label, place, self.captions(chosen))
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All samples once, in order; the last batch may be shorter."""
-        for first in range(0, len(self), size):
-            yield self.batch(range(first, min(first + size, len(self))))
+    def batches(self, size: int, count: int | None = None) -> Iterator[Batch]:
+        """The first `count` samples once (all by default), in order, group after group.
+
+        The last batch of each group may be shorter.
+        """
+        groups = self.groups()
+        chosen = np.zeros(len(self), np.int64) if groups is None else groups
+        chosen = chosen[:count]
+        for group in np.unique(chosen):
+            places = np.flatnonzero(chosen == group)
+            for first in range(0, len(places), size):
+                yield self.batch(places[first : first + size].tolist())
 
     def split(self, held_out: float, seed: int = 0) -> "tuple[Subset, Subset]":
         """(train, held_out): disjoint, together everything, each shuffled.
 
         held_out: its share of the samples, in (0, 1), kept in every class as nearly as whole
-        samples allow. The same seed gives the same split on every machine.
+        samples allow; where the data has families, these stay whole, and the share is met as nearly
+        as they allow. The same seed gives the same split on every machine.
         Raises UsageError when one of the two would be empty.
         """
         return split(self, held_out, seed, "train"), split(self, held_out, seed, "held_out")
@@ -126,6 +151,23 @@ def _taken(
     return taken
 
 
+def _whole_families(
+    families: "np.ndarray[Any, np.dtype[np.int64]]",
+    mixed: "np.ndarray[Any, np.dtype[np.int64]]",
+    count: int,
+) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """Which places of `mixed` to hold out: families in the order they come, as near to `count`.
+
+    At least one and not all, as long as there are two.
+    """
+    names, first, sizes = np.unique(families[mixed], return_index=True, return_counts=True)
+    turn = np.argsort(first)
+    reached = np.cumsum(sizes[turn])
+    number = 1 + int(np.abs(reached - count).argmin())
+    taken = names[turn[: min(number, len(names) - 1)]]
+    return np.isin(families[mixed], taken)
+
+
 class Subset(Dataset):
     """Some samples of another data set, in the order given. `Batch.index` counts in the subset."""
 
@@ -148,6 +190,14 @@ class Subset(Dataset):
     def captions(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> list[str] | None:
         return self.whole.captions(self.indices[indices])
 
+    def groups(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
+        groups = self.whole.groups()
+        return None if groups is None else groups[self.indices]
+
+    def families(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
+        families = self.whole.families()
+        return None if families is None else families[self.indices]
+
 
 @DATA.register("split")
 def split(
@@ -160,7 +210,11 @@ def split(
     if not 0.0 < held_out < 1.0:
         raise UsageError(f"the held-out share is {held_out}; use more than 0 and less than 1")
     mixed = shuffled(len(whole), seed, _SPLIT)
-    taken = _taken(whole.labels, mixed, round(held_out * len(whole)))
+    families, count = whole.families(), round(held_out * len(whole))
+    if families is None:
+        taken = _taken(whole.labels, mixed, count)
+    else:
+        taken = _whole_families(families, mixed, count)
     if not 0 < taken.sum() < len(whole):
         raise UsageError(
             f"holding out {held_out} of {len(whole)} samples leaves one side empty; "

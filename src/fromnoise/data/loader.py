@@ -12,11 +12,12 @@ from torch.utils.data import Dataset as TorchDataset
 from fromnoise.core.errors import FromNoiseError, TrainingError, UsageError
 from fromnoise.data.augment import Augment, generator
 from fromnoise.data.base import Batch, Dataset
+from fromnoise.data.buckets import GroupedOrder
 from fromnoise.data.order import Order
 
 
 class Loader:
-    """The batches of a training run, in the order of `Order`.
+    """The batches of a training run, in the order of `Order`, or of `GroupedOrder` for groups.
 
     Step k gives the same batch whatever the number of workers and wherever reading began.
     workers: processes that read ahead; 0 reads in this one. timeout: seconds to wait for a
@@ -36,7 +37,12 @@ class Loader:
             raise UsageError(
                 f"{workers} workers and a timeout of {timeout} s; use 0 or more, and > 0"
             )
-        self.order = Order(len(dataset), batch_size, seed)
+        groups = dataset.groups()
+        self.order: Order | GroupedOrder = (
+            Order(len(dataset), batch_size, seed)
+            if groups is None
+            else GroupedOrder(groups, batch_size, seed)
+        )
         self.dataset, self.augment = dataset, augment
         self.workers, self.timeout = workers, timeout
 

@@ -33,7 +33,8 @@ KEYS: Mapping[str, str] = {
     "samples reads rightly; higher is better, to be compared with train_on_real_accuracy.",
     "train_on_real_accuracy": "The same for a classifier trained on the real training data.",
     "label_accuracy": "Share of conditional samples that the reader, a classifier trained on real "
-    "data, reads as the label asked for; `by_class` holds each class's.",
+    "data, reads as the label asked for; `by_class` holds each class's. Of samples drawn with "
+    "guidance, at the scale `guidance`; `unguided` is of those without.",
     "reader_accuracy": "Share of held-out real data the reader reads rightly: how far "
     "label_accuracy can be trusted.",
     "frechet_distance": "Squared 2-Wasserstein distance of Gaussians fitted to the features of "

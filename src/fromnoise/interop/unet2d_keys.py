@@ -1,6 +1,7 @@
 """The parameter names of diffusers' `UNet2DModel` and of our `UNet`, both ways.
 
-Only names change: tensors pass through untouched, so the two functions are exact inverses.
+Only names change: tensors pass through untouched, but for the table of labels, which is
+transposed. So the two functions are exact inverses.
 """
 
 import re
@@ -11,14 +12,18 @@ from torch import Tensor
 from fromnoise.core.errors import FileError
 
 # Pairs (ours, theirs); # stands for a number and * for the rest, each in the same order in both.
+_LABELS = ("embedding.vector.label.weight", "class_embedding.weight")
 _NAMES: tuple[tuple[str, str], ...] = (
     ("enter.*", "conv_in.*"),
     ("norm.*", "conv_norm_out.*"),
     ("leave.*", "conv_out.*"),
     ("embedding.time.first.*", "time_embedding.linear_1.*"),
     ("embedding.time.second.*", "time_embedding.linear_2.*"),
+    _LABELS,
     ("down.#.resample.conv.*", "down_blocks.#.downsamplers.0.conv.*"),
     ("up.#.resample.conv.*", "up_blocks.#.upsamplers.0.conv.*"),
+    ("down.#.resample.{}.*", "down_blocks.#.downsamplers.0.{}.*"),
+    ("up.#.resample.{}.*", "up_blocks.#.upsamplers.0.{}.*"),
     ("down.#.blocks.#.{}.*", "down_blocks.#.resnets.#.{}.*"),
     ("up.#.blocks.#.{}.*", "up_blocks.#.resnets.#.{}.*"),
     ("middle.blocks.#.{}.*", "mid_block.resnets.#.{}.*"),
@@ -80,14 +85,19 @@ def _modern(name: str) -> str:
     return name
 
 
+def _turned(name: str, value: Tensor) -> Tensor:
+    return value.T.contiguous() if name in _LABELS else value
+
+
 def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A `UNet2DModel` state dict under our names. Raises FileError for a name it does not know."""
-    return {_rename(_modern(name), _TO_OURS): value for name, value in state.items()}
+    return {_rename(_modern(name), _TO_OURS): _turned(name, value) for name, value in state.items()}
 
 
 def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our `UNet` state dict under the names of `UNet2DModel`.
 
-    Raises FileError for a parameter `UNet2DModel` has no name for (vectors, cross-attention).
+    The raw vector "label" is its class embedding. Raises FileError for a parameter it has no name
+    for (other vectors, cross-attention).
     """
-    return {_rename(name, _TO_DIFFUSERS): value for name, value in state.items()}
+    return {_rename(name, _TO_DIFFUSERS): _turned(name, value) for name, value in state.items()}

@@ -154,12 +154,49 @@ class Attention(nn.Module):
             context = tokens.values.to(own.dtype)
             mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
         query, key, value = (
-            part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2)
+            _parted(part, self.heads)
             for part in (self.query(own), self.key(context), self.value(context))
         )
         mixed = attend(query, key, value, self.place, mask, self.kernel)
         change: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return x + change.transpose(1, 2).reshape(x.shape)
+
+
+class TokenAttention(nn.Module):
+    """Multi-head attention of a sequence, (B, M, C), on a sequence, (B, N, C): (B, M, out).
+
+    out(attend(query(x), key(c), value(c))), without norm and residual sum.
+
+    channels: C, divided by heads; place: the name shown to hooks; out: by default C.
+    Raises UsageError when the heads do not divide the channels.
+    Reference: Vaswani et al. 2017.
+    """
+
+    def __init__(self, channels: int, heads: int, place: str, out: int | None = None) -> None:
+        super().__init__()
+        if channels % heads:
+            raise UsageError(f"{heads} attention heads do not divide {channels} channels")
+        self.heads = heads
+        self.place = Place(place, "self")
+        self.kernel: Kernel = plain_kernel
+        self.query = xavier_(nn.Linear(channels, channels))
+        self.key = xavier_(nn.Linear(channels, channels))
+        self.value = xavier_(nn.Linear(channels, channels))
+        self.out = xavier_(nn.Linear(channels, channels if out is None else out))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        query, key, value = (
+            _parted(part, self.heads)
+            for part in (self.query(x), self.key(context), self.value(context))
+        )
+        mixed = attend(query, key, value, self.place, kernel=self.kernel)
+        answer: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return answer
+
+
+def _parted(x: Tensor, heads: int) -> Tensor:
+    """(B, N, C) to (B, heads, N, C/heads)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def everywhere(place: Place) -> bool:

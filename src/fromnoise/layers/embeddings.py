@@ -9,14 +9,16 @@ from torch.nn.functional import silu
 
 from fromnoise.core.errors import UsageError
 
-Convention = Literal["ddpm", "adm", "fourier"]
+Waves = Literal["ddpm", "adm", "closed"]
+Convention = Literal["ddpm", "adm", "closed", "fourier", "ncsnpp"]
 
 
-def sinusoidal(time: Tensor, width: int, convention: Literal["ddpm", "adm"] = "ddpm") -> Tensor:
+def sinusoidal(time: Tensor, width: int, convention: Waves = "ddpm") -> Tensor:
     """Sines and cosines of time at geometrically spaced frequencies.
 
     ddpm: [sin(t ω) | cos(t ω)], ω_i = 10000^(−i / (half − 1));
-    adm:  [cos(t ω) | sin(t ω)], ω_i = 10000^(−i / half), for i = 0 … half − 1, half = ⌊width/2⌋.
+    adm:  [cos(t ω) | sin(t ω)], ω_i = 10000^(−i / half), for i = 0 … half − 1, half = ⌊width/2⌋;
+    closed: the order of adm with the frequencies of ddpm, as diffusers' DiT has it.
 
     time: (B,), in the units the network was trained with. The arithmetic is that of its dtype, so
         pass float32 to follow networks trained in float32 closely.
@@ -29,7 +31,7 @@ def sinusoidal(time: Tensor, width: int, convention: Literal["ddpm", "adm"] = "d
         raise UsageError(f"a time embedding of width {width} is too narrow; use 4 or more")
     half = width // 2
     index = torch.arange(half, dtype=time.dtype, device=time.device)
-    last = half - 1 if convention == "ddpm" else half
+    last = half if convention == "adm" else half - 1
     angles = time[:, None] * torch.exp(-math.log(10000.0) * index / last)
     pair = (angles.sin(), angles.cos())
     parts = pair if convention == "ddpm" else pair[::-1]
@@ -39,10 +41,10 @@ def sinusoidal(time: Tensor, width: int, convention: Literal["ddpm", "adm"] = "d
 class Sinusoidal(nn.Module):
     """`sinusoidal` as a layer: (B,) to (B, width)."""
 
-    def __init__(self, width: int, convention: Literal["ddpm", "adm"] = "ddpm") -> None:
+    def __init__(self, width: int, convention: Waves = "ddpm") -> None:
         super().__init__()
         self.width = width
-        self.convention: Literal["ddpm", "adm"] = convention
+        self.convention: Waves = convention
 
     def forward(self, time: Tensor) -> Tensor:
         return sinusoidal(time, self.width, self.convention)
@@ -70,8 +72,19 @@ class Fourier(nn.Module):
 
 
 def time_features(width: int, convention: Convention) -> nn.Module:
-    """The layer from a time (B,) to features (B, width) in one of the three conventions."""
-    return Fourier(width) if convention == "fourier" else Sinusoidal(width, convention)
+    """The layer from a time (B,) to features (B, `features_width(width, convention)`).
+
+    ddpm, adm, closed: `sinusoidal`. fourier: width/2 random frequencies. ncsnpp: as many random
+    frequencies as width (Song et al. 2021), told the logarithm of the noise level.
+    """
+    if convention == "fourier" or convention == "ncsnpp":
+        return Fourier(features_width(width, convention))
+    return Sinusoidal(width, convention)
+
+
+def features_width(width: int, convention: Convention) -> int:
+    """How many features a convention makes: each frequency of ncsnpp gives two."""
+    return 2 * width if convention == "ncsnpp" else width
 
 
 class TimeEmbedding(nn.Module):
@@ -84,7 +97,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, out: int, convention: Convention = "ddpm") -> None:
         super().__init__()
         self.features = time_features(width, convention)
-        self.first = nn.Linear(width, out)
+        self.first = nn.Linear(features_width(width, convention), out)
         self.second = nn.Linear(out, out)
 
     def forward(self, time: Tensor) -> Tensor:
@@ -92,3 +105,21 @@ class TimeEmbedding(nn.Module):
         features = self.features(time.to(torch.promote_types(dtype, torch.float32)))
         embedded: Tensor = self.second(silu(self.first(features.to(dtype))))
         return embedded
+
+
+def positions(height: int, width: int, channels: int) -> Tensor:
+    """Sines and cosines of place for every cell of a grid, row by row: (height·width, channels).
+
+    [sin(x ω) | cos(x ω) | sin(y ω) | cos(y ω)] with the column x and the row y counted from 0 and
+    ω_i = 10000^(−4i / channels) for i = 0 … channels/4 − 1. In float64.
+    Raises UsageError unless channels is a multiple of 4.
+    Reference: Vaswani et al. 2017; in two dimensions, He et al. 2022 (MAE), Peebles & Xie 2023.
+    """
+    if channels % 4:
+        raise UsageError(f"positions in two dimensions need a multiple of 4, not {channels}")
+    index = torch.arange(channels // 4, dtype=torch.float64)
+    frequencies = torch.exp(-math.log(10000.0) * index / (channels // 4))
+    rows = torch.arange(height, dtype=torch.float64).repeat_interleave(width)
+    columns = torch.arange(width, dtype=torch.float64).repeat(height)
+    parts = [place[:, None] * frequencies for place in (columns, rows)]
+    return torch.cat([wave for part in parts for wave in (part.sin(), part.cos())], dim=1)

@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import interpolate, pad
 
 from fromnoise.core.errors import UsageError
@@ -11,12 +12,23 @@ from fromnoise.layers.init import icnr_, xavier_
 
 Down = Literal["strided", "asymmetric"]
 Up = Literal["nearest", "shuffle"]
+Filter = Literal["box", "fir"]
+
+# The filter [1, 3, 3, 1] / 8 on each axis.
+_TAPS = (0.125, 0.375, 0.375, 0.125)
 
 _CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
     1: nn.Conv1d,
     2: nn.Conv2d,
     3: nn.Conv3d,
 }
+_FILTERED = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_SPREAD = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
+_AVERAGED = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
 def convolution(
@@ -38,17 +50,20 @@ def convolution(
 
 
 class Downsample(nn.Module):
-    """A 3-wide convolution of stride 2: (B, C, *space) to (B, C, *space/2).
+    """A 3-wide convolution of stride 2: (B, C, *space) to (B, out, *space/2), by default out = C.
 
     strided: one value of padding on both sides. asymmetric: one after the last value only, as
     TensorFlow's "same" padding does and so the published DDPM networks.
     """
 
-    def __init__(self, dims: int, channels: int, style: Down = "strided") -> None:
+    def __init__(
+        self, dims: int, channels: int, style: Down = "strided", out: int | None = None
+    ) -> None:
         super().__init__()
         self.after = (0, 1) * dims if style == "asymmetric" else None
         around = 1 if self.after is None else 0
-        self.conv = xavier_(convolution(dims, channels, channels, stride=2, padding=around))
+        out = channels if out is None else out
+        self.conv = xavier_(convolution(dims, channels, out, stride=2, padding=around))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.after is not None:
@@ -104,6 +119,54 @@ def pixel_unshuffle(x: Tensor, dims: int, factor: int = 2) -> Tensor:
     order = [*range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
     gathered = parted.permute(0, 1, *order)
     return gathered.reshape(x.shape[0], x.shape[1] * math.prod([factor] * dims), *space)
+
+
+class FilteredDownsample(nn.Module):
+    """The filter [1, 3, 3, 1], then a 3-wide convolution of stride 2: (B, C, *space) to half of it.
+
+    The picture is padded with zeros once, by 2, in front of both.
+    Reference: Karras et al. 2020 (StyleGAN2); in NCSN++, Song et al. 2021.
+    """
+
+    def __init__(self, dims: int, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv = xavier_(convolution(dims, channels, out, stride=2, padding=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        smooth = _FILTERED[x.ndim - 2](x, _fir(x, 1.0), padding=2, groups=x.shape[1])
+        reduced: Tensor = self.conv(smooth)
+        return reduced
+
+
+def halved(x: Tensor, by: Filter) -> Tensor:
+    """(B, C, *space) to (B, C, *space/2), without weights.
+
+    box: the mean of 2 values on each axis. fir: the filter [1, 3, 3, 1] / 8 with zeros around the
+    picture, then every second value.
+    """
+    if by == "box":
+        return _AVERAGED[x.ndim - 2](x, 2)
+    return _FILTERED[x.ndim - 2](x, _fir(x, 1.0), stride=2, padding=1, groups=x.shape[1])
+
+
+def doubled(x: Tensor, by: Filter) -> Tensor:
+    """(B, C, *space) to (B, C, *space·2), without weights.
+
+    box: every value twice on each axis. fir: a zero after every value, then the filter
+    [1, 3, 3, 1] / 4 on each axis. `doubled` is the adjoint of `halved` times 2^dims.
+    """
+    if by == "box":
+        return interpolate(x, scale_factor=2.0, mode="nearest")
+    return _SPREAD[x.ndim - 2](x, _fir(x, 2.0), stride=2, padding=1, groups=x.shape[1])
+
+
+def _fir(x: Tensor, gain: float) -> Tensor:
+    """The filter as the weight of a convolution of each channel by itself, (C, 1, 4, ...)."""
+    taps = x.new_tensor(_TAPS) * gain
+    weight = taps
+    for _ in range(x.ndim - 3):
+        weight = weight[..., None] * taps
+    return weight.expand(x.shape[1], 1, *weight.shape)
 
 
 def upsample(dims: int, channels: int, style: Up) -> nn.Module:

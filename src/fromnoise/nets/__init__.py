@@ -9,13 +9,19 @@ from fromnoise.core.config import Kinds
 from fromnoise.core.errors import unknown
 from fromnoise.layers.blocks import Style
 from fromnoise.nets.base import SELF, Accepts, Network
+from fromnoise.nets.classifier import Classifier
+from fromnoise.nets.dit import DiT
+from fromnoise.nets.guided_diffusion import CLASSIFIERS, FLAGS, ClassifierFlags, Flags
+from fromnoise.nets.levels import AttentionStyle
 from fromnoise.nets.mlp import MLP
 from fromnoise.nets.presets import PRESETS
-from fromnoise.nets.unet import AttentionStyle, UNet
+from fromnoise.nets.unet import UNet
 
 NETS = Kinds("network")
 NETS.register("unet")(UNet)
 NETS.register("mlp")(MLP)
+NETS.register("dit")(DiT)
+NETS.register("classifier")(Classifier)
 
 
 def build(name: str | Mapping[str, Any], device: str | torch.device | None = None) -> Network:
@@ -41,12 +47,18 @@ def build(name: str | Mapping[str, Any], device: str | torch.device | None = Non
 
 
 __all__ = [
+    "CLASSIFIERS",
+    "FLAGS",
     "MLP",
     "NETS",
     "PRESETS",
     "SELF",
     "Accepts",
     "AttentionStyle",
+    "Classifier",
+    "ClassifierFlags",
+    "DiT",
+    "Flags",
     "Network",
     "Style",
     "UNet",

@@ -1,14 +1,18 @@
 """What a network is: a function of x, time and a condition that it declares beforehand."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fromnoise.core.config import Settings
 from fromnoise.core.errors import ShapeError, UsageError
+from fromnoise.layers.attention import active_hooks, hooked
 from fromnoise.layers.condition import Condition
 
 SELF = "self"
@@ -85,6 +89,22 @@ class Network(nn.Module, ABC):
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """The answer to x with its extra channels, (B, input_channels, *space), all checked."""
 
+    def step(self, part: Callable[..., Tensor], *given: Any) -> Tensor:
+        """part(*given), computed again in the backward pass where `checkpointing` says so.
+
+        The second time sees the attention hooks of the first.
+        """
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return part(*given)
+        hooks = active_hooks()
+        stepped: Tensor = checkpoint(
+            part,
+            *given,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), hooked(*hooks)),
+        )
+        return stepped
+
     @property
     def slots(self) -> tuple[tuple[str, int], ...]:
         """The channel slots in order."""
@@ -121,6 +141,10 @@ class Network(nn.Module, ABC):
             return x.new_zeros(shape)
         _check_shape(f"channels {name}", told.channels[name], shape)
         return told.channels[name].to(x)
+
+    def vectors(self, batch: int, told: Condition) -> dict[str, Tensor]:
+        """The raw vectors of every slot by name, checked."""
+        return {name: self.vector(name, batch, told) for name in self.accepts.vector}
 
     def vector(self, name: str, batch: int, told: Condition) -> Tensor:
         """The raw vector of a slot, (batch, width), checked."""

@@ -122,7 +122,7 @@ class ReverseDiffusion(Sampler):
     """x_s = (2 − a)·x_t + β·score + √β·z with a = α_t/α_s, β = σ_t² − a²σ_s².
 
     The forward step from s to t run backwards (Song et al. 2021, "Score-Based Generative Modeling
-    through SDEs", eq. 46). A step to σ = 0 returns the belief about x0; one from α = 0 is the
+    through SDEs", appendix E). A step to σ = 0 returns the belief about x0; one from α = 0 is the
     ancestral one.
     """
 
@@ -148,7 +148,7 @@ class ReverseDiffusion(Sampler):
 class EulerMaruyama(Sampler):
     """x_s = x_t − (f·x_t − g²·score)·(t − s) + g·√(t − s)·z: the reverse SDE by Euler's rule.
 
-    Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 6 and appendix D.
+    Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 6.
     A step to σ = 0 returns the belief about x0; one from α = 0 is the ancestral one.
     Raises UsageError for a process with a noise level for each frequency.
     """

@@ -50,10 +50,10 @@ class Multistep(Sampler):
     rule: the space, the weighting and η. points: how many outputs the polynomial goes through.
     order: the order of convergence it is declared to have, 0 where noise is added.
     corrector: once the output at s is known, x_s is made again with it in the polynomial, at no
-    further call (UniC, Zhao et al. 2023, algorithm 1).
+    further call (UniC, Zhao et al. 2023).
     start: how the first step is made. `euler`: with one output. `midpoint`: with a second call at
     the middle of the step in λ. `heun`: with a second call at s. `runge_kutta`: the first three
-    steps with four calls each (Liu et al. 2022, "PNDM", eq. 13).
+    steps with four calls each (Liu et al. 2022, "PNDM").
     A step to σ = 0 has order 1 wherever the integral over λ has no end there.
     """
 

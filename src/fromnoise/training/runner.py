@@ -155,9 +155,11 @@ class Run:
             _compare(read_config(self.folder), self.config, self.folder)
         elif any(p.name != ".lock" for p in self.folder.iterdir()):
             raise FileError(f"{self.folder} is not empty and holds no run; choose another folder")
-        else:
-            write_json(self.folder / "environment.json", {"format": FORMAT, **environment()})
+        # First of all files: a folder without it is not ours, even if we are killed after it.
         write_json(path, {"format": FORMAT, "config": self.config})
+        told = self.folder / "environment.json"
+        if not told.exists():
+            write_json(told, {"format": FORMAT, **environment()})
 
 
 class _Work:
@@ -174,8 +176,7 @@ class _Work:
         run = self.run
         path = checkpoint.latest(run.folder, run._warn)
         if path is None:
-            count = min(len(run.task.data), _PREPARED)
-            sample = run.task.data.batch(range(count)).x
+            sample = next(run.task.data.batches(_PREPARED)).x
             run.task.objective.prepare(sample, derive(run.settings.seed, _PREPARE))
             self.ema = EMA(run.task.objective, run.settings.ema)
             return 0
@@ -247,9 +248,7 @@ class _Work:
 
 
 def _held_out(data: Dataset, settings: TrainSettings) -> Iterator[Batch]:
-    count = min(len(data), settings.validation_samples)
-    for first in range(0, count, settings.batch_size):
-        yield data.batch(range(first, min(first + settings.batch_size, count)))
+    return data.batches(settings.batch_size, settings.validation_samples)
 
 
 def _every(step: int, every: int) -> bool:

@@ -1,0 +1,7 @@
+"""What is measured of fromnoise: `python -m benchmarks [NAME …]`, or each module by itself.
+
+`BENCHMARKS` lists them in the order they run, quickest first. What `main` of each is given are
+its command-line arguments; none means its defaults.
+"""
+
+BENCHMARKS = ("langevin", "exact", "scheduler_overhead", "startup", "network_step", "steps")

@@ -1,0 +1,183 @@
+"""Quality against the number of steps for one trained network: the claim of DDIM, measured here.
+
+    python -m benchmarks.steps [--run FOLDER] [--samples N] [--threads N]
+
+Each sampler draws the same seeds and labels from the run `digits-ddpm500` (trained first, if it is
+not there) on the same grid. `trailing` is the grid: at 500 steps it visits every noise level the
+network was trained on, so `ddpm` there is the method as published. Samples are compared with the
+held-out scans in the features of a reader of digits; the same number of training scans is what a
+perfect model would reach.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.output import NAMES, PICTURES, RESULTS, STEPS, header, row, title
+from fromnoise.app.train import recipe_of, split
+from fromnoise.cli.main import run as command
+from fromnoise.core.files import write_bytes, write_json
+from fromnoise.data import Dataset
+from fromnoise.evaluate import (
+    Estimate,
+    FeatureNetwork,
+    frechet_distance,
+    manifolds,
+    quality_curve,
+    train_reader,
+)
+from fromnoise.interop.loading import load
+from fromnoise.model import Model
+
+RECIPE = "digits-ddpm500"
+MEASURES = ("frechet_distance", "precision", "recall")
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What samples are compared in and with."""
+
+    reader: FeatureNetwork
+    held_out: Tensor
+
+    def measure(self, x: Tensor) -> dict[str, Estimate]:
+        """Samples x (N, C, H, W) against held-out data."""
+        features = self.reader(x)
+        found = manifolds(self.held_out, features)
+        distance = frechet_distance(self.held_out, features)
+        values = (distance, found.precision, found.recall)
+        return dict(zip(MEASURES, values, strict=True))
+
+
+def trained(folder: Path | None) -> Path:
+    """The run to measure: the given one, or the recipe's own, trained now or gone on with."""
+    if folder is not None:
+        return folder
+    folder = Path("runs") / RECIPE
+    code = command(["train", RECIPE, "--out", str(folder)])
+    if code:
+        raise SystemExit(code)
+    return folder
+
+
+def yardstick(train: Dataset, held_out: Dataset, name: str) -> Yardstick:
+    """A reader of the training half, and the held-out half in its features."""
+    known = train.batch(list(range(len(train))))
+    if known.label is None:
+        raise SystemExit(f"{name}: its data has no labels to train a reader on")
+    reader = train_reader(known.x, known.label, len(train.classes), data=name)
+    return Yardstick(reader, reader(held_out.batch(list(range(len(held_out)))).x))
+
+
+def scans(train: Dataset, count: int) -> Tensor:
+    """Training scans, drawn at random: neighbours in the file are of the same few writers."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    return train.batch(order[:count].tolist()).x
+
+
+def draw(model: Model, name: str, steps: int, options: argparse.Namespace) -> Tensor:
+    """The samples of one sampler: the same seeds and labels for all, in float32."""
+    count, classes = options.samples, len(model.card.classes)
+    label = [i % classes for i in range(count)] if classes else None
+    return model.sample(
+        count, label=label, sampler=name, steps=steps, grid=options.grid, seed=0,
+        batch_size=min(count, 500), dtype="float32",
+    ).tensor  # fmt: skip
+
+
+def sweep(
+    model: Model, measured: Yardstick, options: argparse.Namespace
+) -> dict[str, dict[int, dict[str, Estimate]]]:
+    """Every sampler at every number of steps; prints the Fréchet distances as they come."""
+    print(f"Fréchet distance ({measured.reader.name}) against {len(measured.held_out)} scans")
+    print(header(options.steps))
+    found: dict[str, dict[int, dict[str, Estimate]]] = {}
+    for name in NAMES:
+        found[name] = {n: measured.measure(draw(model, name, n, options)) for n in options.steps}
+        values = {n: one["frechet_distance"].value for n, one in found[name].items()}
+        print(row(name, values, ".2f"), flush=True)
+    return found
+
+
+def as_json(found: dict[str, dict[int, dict[str, Estimate]]]) -> dict[str, Any]:
+    """Sampler → steps → measure → value with interval."""
+    return {
+        name: {str(n): {k: v.as_json() for k, v in one.items()} for n, one in rows.items()}
+        for name, rows in found.items()
+    }
+
+
+def report(
+    found: dict[str, dict[int, dict[str, Estimate]]],
+    real: dict[str, Estimate],
+    options: argparse.Namespace,
+) -> None:
+    """Print the shares and write the plot."""
+    distance = real["frechet_distance"]
+    print(
+        f"{'training scans':16s}{distance.value:9.2f}  ({distance.low:.2f} to {distance.high:.2f})"
+    )
+    for key in ("precision", "recall"):
+        print(f"\n{key} (training scans {real[key].value:.2f})\n{header(options.steps)}")
+        for name, rows in found.items():
+            print(row(name, {n: one[key].value for n, one in rows.items()}, ".2f"))
+    curves = {
+        title(name): [
+            (n, e.value, e.low or 0.0, e.high or e.value)
+            for n, e in ((n, one["frechet_distance"]) for n, one in rows.items())
+        ]
+        for name, rows in found.items()
+    }
+    write_bytes(options.pictures / "steps.png", quality_curve(curves, "Fréchet distance"))
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", type=Path, help="run folder to measure, in place of the recipe's")
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
+    parser.add_argument("--grid", default="trailing")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables, write the figures and the plot."""
+    options = parsed(arguments)
+    torch.set_num_threads(options.threads)
+    folder = trained(options.run)
+    recipe, model = recipe_of(folder), load(folder)
+    train, held_out = split(recipe)
+    started = time.perf_counter()
+    measured = yardstick(train, held_out, recipe.name)
+    real = measured.measure(scans(train, options.samples))
+    found = sweep(model, measured, options)
+    report(found, real, options)
+    write_json(
+        options.results / "steps.json",
+        {
+            "format": 1,
+            "recipe": recipe.name,
+            "train_steps": recipe.train.steps,
+            "grid": options.grid,
+            "samples": options.samples,
+            "held_out": len(measured.held_out),
+            "features": measured.reader.card,
+            "training_scans": {k: v.as_json() for k, v in real.items()},
+            "samplers": as_json(found),
+        },
+    )
+    minutes = (time.perf_counter() - started) / 60
+    print(f"\nplot steps.png, figures steps.json; {minutes:.1f} minutes after training")
+
+
+if __name__ == "__main__":
+    main()
