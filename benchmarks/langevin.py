@@ -63,7 +63,7 @@ def picture(clouds: dict[str, Tensor]) -> bytes:
     axes = figure.subplots(1, len(clouds), sharex=True, sharey=True)
     for ax, (name, x) in zip(axes, clouds.items(), strict=True):
         ax.scatter(x[:, 0], x[:, 1], s=4, alpha=0.5, linewidths=0)
-        ax.set_title(f"{name}: {100 * share(x).value:.0f} % above", fontsize=10)
+        ax.set_title(f"{name}\n{100 * share(x).value:.0f} % in the upper mode", fontsize=10)
         ax.set_aspect("equal")
         ax.grid(alpha=0.25, linewidth=0.6)
     out = io.BytesIO()

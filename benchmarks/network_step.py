@@ -1,14 +1,14 @@
 """One step of DDPM's CIFAR-10 network against diffusers', in turn in one process.
 
-    python benchmarks/network_step.py [repeats]
+    python -m benchmarks.network_step [--repeats N]
 
 The two networks have the same random weights. Each figure is the least of the repeats, which are
 interleaved so that other work on the machine disturbs all alike.
 """
 
-import sys
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import UNet2DModel
@@ -81,9 +81,11 @@ def measure(repeats: int) -> list[tuple[str, float, float, float]]:
     ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else REPEATS
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    repeats = parser.parse_args(arguments).repeats
     rows = measure(repeats)
     print(f"\nDDPM CIFAR-10 network, batch {BATCH}, 2 threads, least of {repeats} repeats")
     print(f"{'':26}{'ms':>8}{'speed':>8}{'difference':>13}")

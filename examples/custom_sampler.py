@@ -1,7 +1,7 @@
 """Your own sampler: a rule for one step from time t to time s, with no state of its own.
 
-This is Heun's method. Along the walk y = x/α changes by dy = ε dr, r = σ/α: step with the ε from here,
-look at ε there, go back, and step with their mean.
+This is Heun's method. Along the walk y = x/α changes by dy = ε dr with r = σ/α: step with the ε
+from here, look at the ε there, go back, and take the step with their mean.
 """
 
 import torch

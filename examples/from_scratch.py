@@ -91,7 +91,7 @@ def loss(net, x0, t, noise):
     return mse_loss(net(corrupt(x0, t, noise), t), noise)
 
 
-def train(net, x0, steps=1500, batch=128, seed=0):
+def train(net, x0, steps=1200, batch=128, seed=0):
     """Algorithm 1: random pictures, random steps, random noise; descend."""
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)

@@ -1,19 +1,31 @@
 """The reference page is what the request models say, all of it and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fromnoise import recipes
 from fromnoise.app import reference
 from fromnoise.app.verbs import VERBS
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_in_the_guide_is_the_rendered_one() -> None:
-    """`python -m fromnoise.app.reference > docs/cli.md` brings it up to date."""
-    assert PAGE.read_text("utf-8") == reference.reference()
+@pytest.mark.parametrize(
+    ("page", "render"), [("cli", reference.reference), ("recipes", reference.recipes_page)]
+)
+def test_the_page_in_the_guide_is_the_rendered_one(page: str, render: Callable[[], str]) -> None:
+    """`python -m fromnoise.app.reference PAGE > docs/PAGE.md` brings it up to date."""
+    assert (DOCS / f"{page}.md").read_text("utf-8") == render()
+
+
+def test_the_page_of_recipes_has_a_row_for_each() -> None:
+    page = reference.recipes_page()
+    assert page.count("\n| `") == len(recipes.RECIPES)
+    for name in recipes.RECIPES:
+        recipe = recipes.get(name)
+        assert f"| `{name}` | {recipe.summary} | {recipe.paper} | {recipe.figure}" in page
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -10,6 +10,7 @@ from torch import nn
 from fromnoise import nets
 from fromnoise.core.errors import FileError
 from fromnoise.interop.unet2d_keys import to_diffusers, to_ours
+from fromnoise.layers.condition import Condition
 
 CIFAR = {
     "sample_size": 32,
@@ -45,6 +46,12 @@ OURS = {
     "attention": {"at": [2]},
     "style": {"groups": 4, "eps": 1e-6, "down": "asymmetric"},
 }
+RESNET = {
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "resnet_time_scale_shift": "scale_shift",
+    "attn_norm_num_groups": 4,
+}
 CASES = {
     "asymmetric": (TINY, OURS),
     "symmetric": (
@@ -62,6 +69,37 @@ CASES = {
     "scale_shift": (
         TINY | {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4},
         OURS | {"style": OURS["style"] | {"scale_shift": True}},
+    ),
+    "blocks": (
+        TINY
+        | {
+            "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        }
+        | RESNET,
+        OURS | {"style": OURS["style"] | {"scale_shift": True, "resample": "block"}},
+    ),
+    "blocks beside attention": (
+        TINY
+        | {
+            "block_out_channels": (8, 16, 16),
+            "layers_per_block": 2,
+            "down_block_types": ("AttnDownBlock2D",) * 2 + ("ResnetDownsampleBlock2D",),
+            "up_block_types": ("ResnetUpsampleBlock2D",) + ("AttnUpBlock2D",) * 2,
+            "attention_head_dim": 4,
+        }
+        | RESNET,
+        OURS
+        | {
+            "multipliers": [1, 2, 2],
+            "blocks": 2,
+            "attention": {"at": [1, 2], "head_channels": 4},
+            "style": OURS["style"] | {"scale_shift": True, "resample": "block"},
+        },
+    ),
+    "labels": (
+        TINY | {"num_class_embeds": 5},
+        OURS | {"accepts": {"vector": {"label": 5}}},
     ),
 }
 
@@ -103,9 +141,13 @@ def pair(theirs: dict, ours: str | dict) -> tuple[UNet2DModel, nets.Network]:
 @torch.no_grad()
 def worst(reference: UNet2DModel, network: nets.Network, x: torch.Tensor) -> float:
     time = torch.tensor([3.0, 977.0], dtype=x.dtype)
-    expected = reference(x, time).sample
+    labels = torch.tensor([4, 1]) if reference.class_embedding is not None else None
+    expected = reference(x, time, class_labels=labels).sample
     assert expected.std() > 0.1
-    return ((network(x, time) - expected).abs().max() / expected.abs().max()).item()
+    raw = {} if labels is None else {"label": nn.functional.one_hot(labels, 5)}
+    return (
+        (network(x, time, Condition(vector=raw)) - expected).abs().max() / expected.abs().max()
+    ).item()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -140,6 +182,14 @@ def test_names_are_two_way(name):
     assert to_diffusers(back) == there
 
 
+@pytest.mark.parametrize("case", ["blocks", "labels"])
+def test_weights_come_back_bit_for_bit(case):
+    state = nets.build(CASES[case][1]).state_dict()
+    back = to_ours(to_diffusers(state))
+    assert list(back) == list(state)
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
 def test_old_attention_names_are_read():
     state = to_diffusers(nets.build(OURS).state_dict())
     old = {
@@ -154,8 +204,8 @@ def test_old_attention_names_are_read():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(FileError, match="class_embedding"):
-        to_ours({"class_embedding.weight": torch.zeros(1)})
-    network = nets.build(OURS | {"accepts": {"vector": {"label": 3}}})
-    with pytest.raises(FileError, match=r"embedding\.vector\.label"):
+    with pytest.raises(FileError, match="add_embedding"):
+        to_ours({"add_embedding.weight": torch.zeros(1)})
+    network = nets.build(OURS | {"accepts": {"vector": {"size": 3}}})
+    with pytest.raises(FileError, match=r"embedding\.vector\.size"):
         to_diffusers(network.state_dict())

@@ -1,13 +1,18 @@
 import pytest
 import torch
+from diffusers.models.downsampling import FirDownsample2D, downsample_2d
+from diffusers.models.upsampling import upsample_2d
 from torch.nn import functional as F
 
 from fromnoise.core.errors import UsageError
 from fromnoise.layers.init import xavier_
 from fromnoise.layers.resample import (
     Downsample,
+    FilteredDownsample,
     ShuffleUpsample,
     convolution,
+    doubled,
+    halved,
     pixel_shuffle,
     pixel_unshuffle,
 )
@@ -56,3 +61,34 @@ def test_asymmetric_downsampling_looks_one_step_further(dims):
 def test_dimensions_that_cannot_be():
     with pytest.raises(UsageError, match="not 4"):
         convolution(4, 1, 1)
+
+
+@pytest.mark.parametrize("by", ["box", "fir"])
+@pytest.mark.parametrize("dims", SPACES)
+def test_doubling_is_the_adjoint_of_halving_times_the_new_cells(dims, by):
+    small = torch.randn(2, 3, *SPACES[dims], dtype=torch.float64)
+    wide = torch.randn(2, 3, *(2 * size for size in SPACES[dims]), dtype=torch.float64)
+    left = (halved(wide, by) * small).sum()
+    right = (wide * doubled(small, by)).sum() / 2**dims
+    torch.testing.assert_close(left, right, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dims", SPACES)
+def test_the_filter_keeps_what_is_constant_away_from_the_border(dims):
+    inside = (slice(None), slice(None), *(slice(1, -1),) * dims)
+    x = torch.ones(1, 2, *(6,) * dims, dtype=torch.float64)
+    for change in (halved, doubled):
+        result = change(x, "fir")
+        torch.testing.assert_close(result[inside], torch.ones_like(result)[inside])
+        assert result.min() < 0.95
+
+
+def test_the_filter_follows_diffusers():
+    x = torch.randn(2, 3, 8, 6, dtype=torch.float64)
+    taps = (1, 3, 3, 1)
+    torch.testing.assert_close(halved(x, "fir"), downsample_2d(x, taps), atol=1e-14, rtol=0)
+    torch.testing.assert_close(doubled(x, "fir"), upsample_2d(x, taps), atol=1e-14, rtol=0)
+    theirs = FirDownsample2D(3, 5, use_conv=True).double()
+    ours = FilteredDownsample(2, 3, 5).double()
+    ours.conv.load_state_dict(theirs.Conv2d_0.state_dict())
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-14, rtol=0)

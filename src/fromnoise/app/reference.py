@@ -1,6 +1,7 @@
-"""The reference page of the command line, rendered from the request models.
+"""Pages of the guide that are rendered from what they describe: the command line, the recipes.
 
-`python -m fromnoise.app.reference > docs/cli.md` writes it anew.
+`python -m fromnoise.app.reference > docs/cli.md` writes the first anew, and
+`python -m fromnoise.app.reference recipes > docs/recipes.md` the second.
 """
 
 import inspect
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from fromnoise import recipes
 from fromnoise.app.verbs import VERBS
 from fromnoise.core.config import Settings
 
@@ -25,11 +27,44 @@ This page is rendered from the models that the command line itself is built from
 fromnoise VERB [ARGUMENTS] [--FLAGS]
 ```
 
-A mistake is one line on standard error and writes nothing. Exit codes: 0 done; 1 trouble while doing
-it (a full disk, a loss that is not a number, a replay that differs); 2 what was asked cannot be;
-130 interrupted.
+A mistake is one line on standard error and writes nothing. Exit codes: 0 done; 1 trouble while
+doing it (a full disk, a loss that is not a number, a replay that differs); 2 what was asked cannot
+be; 130 interrupted.
 """
 
+_RECIPES_PREFACE = """\
+# Recipes
+
+A recipe is every choice of one training run, and how its model is sampled, in one place: data,
+network, [process](cold.md), [parameterization](parameterizations.md), loss, [training](training.md)
+settings, [sampler](samplers.md). It is a function in `src/fromnoise/recipes/` that returns plain
+settings, so a new one is a few lines, and a run folder holds a copy of its own.
+
+```bash
+fromnoise recipes
+fromnoise recipes digits-edm > mine.json
+fromnoise train ./mine.json --out runs/mine
+```
+
+A recipe is data: parts are named by kind from closed tables and cannot name code.
+
+```python
+import fromnoise as fn
+
+recipe = fn.recipes.get("digits-edm")
+assert recipe.process["schedule"]["kind"] == "edm"
+assert recipe.sampling.sampler == "heun" and recipe.sampling.steps == 18
+longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": 3000})})
+assert longer.train.steps == 3000 and recipe.train.steps != 3000
+```
+
+The figure is what the recipe reached with its own settings and seed 0. The digit recipes share data
+and network, so their figures can be compared with each other; they cannot be compared with
+published ones, which are of other data.
+"""
+
+_PIPE = "\\|"
+_UNMEASURED = "not measured yet"
 _WORDS = {int: "integer", float: "number", str: "text", bool: "flag", dict: "table"}
 _BOUNDS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), Lt: ("lt", "below")}
 
@@ -37,6 +72,16 @@ _BOUNDS = {Ge: ("ge", "at least"), Gt: ("gt", "above"), Le: ("le", "at most"), L
 def reference() -> str:
     """The whole page as Markdown."""
     return "\n".join([_PREFACE, *(_section(verb) for verb in VERBS)])
+
+
+def recipes_page() -> str:
+    """The page of recipes as Markdown: what each trains, the work it follows, what it reached."""
+    heading = "| recipe | what it trains | follows | figure |"
+    lines = [_RECIPES_PREFACE, heading, "|---|---|---|---|"]
+    for recipe in (recipes.get(name) for name in sorted(recipes.RECIPES)):
+        row = (f"`{recipe.name}`", recipe.summary, recipe.paper, recipe.figure or _UNMEASURED)
+        lines.append(f"| {' | '.join(cell.replace('|', _PIPE) for cell in row)} |")
+    return "\n".join([*lines, ""])
 
 
 def _section(verb: str) -> str:
@@ -71,7 +116,7 @@ def _rows(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, str, s
 
 
 def _help(field: FieldInfo) -> str:
-    return (field.description or "").replace("|", "\\|")
+    return (field.description or "").replace("|", _PIPE)
 
 
 def _bare(field: FieldInfo) -> bool:
@@ -123,4 +168,5 @@ def _default(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    page = {"cli": reference, "recipes": recipes_page}[(*sys.argv[1:], "cli")[0]]
+    sys.stdout.write(page())

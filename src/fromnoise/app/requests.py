@@ -70,6 +70,32 @@ class EvaluateRequest(Settings):
     )
 
 
+class DataCheckRequest(Settings):
+    """Read every picture of a folder or of tar shards, and say what is wrong with which.
+
+    The exit code is 1 when the share of bad pictures is above --max-bad.
+    """
+
+    path: str = _argument(..., "A folder of pictures, a tar, or a folder or pattern of tars.")
+    max_bad: float = Field(0.01, ge=0, le=1, description="Share of bad pictures that is allowed.")
+    show: int = Field(5, ge=0, description="Names to list of each kind; all are in the JSON.")
+    out: str | None = Field(None, description="Also write all that was found to this JSON file.")
+
+
+class DataPreviewRequest(Settings):
+    """Draw a contact sheet of a data set, evenly taken from all of it."""
+
+    source: str = _argument(
+        ..., "A data set by name, or a folder, tar, NumPy file, or JSON configuration of one."
+    )
+    out: str = Field("preview.png", description="Picture to write.")
+    count: int = Field(
+        64, ge=1, le=10_000, description="Samples to show.", json_schema_extra={"flags": ["-n"]}
+    )
+    size: int = Field(128, ge=8, le=1024, description="Side to show each sample at, in pixels.")
+    columns: int = Field(8, ge=1, description="Samples in a row.")
+
+
 class RecipesRequest(Settings):
     """List the recipes, or show one whole."""
 

@@ -1,6 +1,5 @@
 """Train by a recipe, or go on with a run."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from fromnoise.app.requests import TrainRequest
 from fromnoise.core.config import validated
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import read_json
+from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.model import Card, Defaults, Model
@@ -55,10 +55,9 @@ def prepare(recipe: Recipe, folder: Path, reporter: Reporter) -> tuple[Run, Mode
     def preview() -> bytes:
         classes = len(model.card.classes)
         label = [i % classes for i in range(_PREVIEWS)] if classes and "label" in told else None
-        buffer = io.BytesIO()
         model.refresh()
-        model.sample(_PREVIEWS, label=label, dtype="float32").sheet(columns=10).save(buffer, "PNG")
-        return buffer.getvalue()
+        drawn = model.sample(_PREVIEWS, label=label, dtype="float32")
+        return png_bytes(drawn.sheet(columns=10))
 
     told = model.conditioning.names
     task = Task(

@@ -5,6 +5,8 @@ from typing import Any
 
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import (
+    DataCheckRequest,
+    DataPreviewRequest,
     EvaluateRequest,
     RecipesRequest,
     RunsCompareRequest,
@@ -18,6 +20,8 @@ VERBS: dict[str, tuple[type[Settings], str]] = {
     "train": (TrainRequest, "train"),
     "sample": (SampleRequest, "sample"),
     "evaluate": (EvaluateRequest, "evaluate"),
+    "data check": (DataCheckRequest, "data"),
+    "data preview": (DataPreviewRequest, "data"),
     "recipes": (RecipesRequest, "recipes"),
     "runs list": (RunsListRequest, "runs"),
     "runs compare": (RunsCompareRequest, "runs"),

@@ -14,7 +14,7 @@ from fromnoise.app.verbs import VERBS, carry_out
 from fromnoise.core.config import Settings, first_fault
 from fromnoise.core.errors import FromNoiseError
 
-_GROUPS = {"runs": "List and compare runs."}
+_GROUPS = {"runs": "List and compare runs.", "data": "Check and look at data."}
 
 
 def build() -> App:

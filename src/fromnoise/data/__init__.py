@@ -7,26 +7,42 @@ from fromnoise.core.errors import UsageError
 from fromnoise.data.arrays import Arrays
 from fromnoise.data.augment import AUGMENTATIONS, Augment, Both, Flip, Shift, generator
 from fromnoise.data.base import DATA, Batch, Dataset, Subset, split
+from fromnoise.data.buckets import SIZES, Buckets, GroupedOrder
 from fromnoise.data.digits import Digits
 from fromnoise.data.folder import Folder
+from fromnoise.data.glyphs import Emoji, Glyphs
+from fromnoise.data.hub import Hub
 from fromnoise.data.loader import Loader
 from fromnoise.data.order import Order, order
+from fromnoise.data.photos import Photos
 from fromnoise.data.points import Points
+from fromnoise.data.shapes import Scene, Shapes
+from fromnoise.data.shards import Shards
 
 __all__ = [
     "AUGMENTATIONS",
     "DATA",
+    "SIZES",
     "Arrays",
     "Augment",
     "Batch",
     "Both",
+    "Buckets",
     "Dataset",
     "Digits",
+    "Emoji",
     "Flip",
     "Folder",
+    "Glyphs",
+    "GroupedOrder",
+    "Hub",
     "Loader",
     "Order",
+    "Photos",
     "Points",
+    "Scene",
+    "Shapes",
+    "Shards",
     "Shift",
     "Subset",
     "generator",

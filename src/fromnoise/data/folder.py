@@ -1,88 +1,105 @@
-"""A folder of pictures, its sub-folders being classes."""
+"""A folder of pictures, with classes and captions as its layout says."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from fromnoise.core.errors import FileError, UsageError
-from fromnoise.core.images import read_image, to_tensor
+from fromnoise.core.errors import FileError
 from fromnoise.data.base import DATA, Dataset
+from fromnoise.data.buckets import Sizes, sizes_of
+from fromnoise.data.captions import collect
+from fromnoise.data.pictures import InFile, Pictures
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Layout = Literal["classes", "flat", "kohya"]
+_REPEATED = re.compile(r"(\d{1,4})_(.+)")
 
 
 @DATA.register("folder")
 class Folder(Dataset):
     """Pictures under a folder, each scaled with Lanczos and cropped at its centre to `size`.
 
-    Sub-folders are classes, in the order of their names. Every picture is read once at the start;
-    those that cannot be are left out and listed in `skipped` with the reason, and so are links
-    that leave the folder.
+    Every picture is read once at the start; those that cannot be are left out and listed in
+    `skipped` with the reason, and so are links that leave the folder.
 
-    size: (height, width), or one number for both. mode: RGB, or grey ("L"). max_bad: the largest
-    share of pictures that may be left out. keep_bytes: pixels up to so many bytes stay in memory,
-    beyond it pictures are read again when needed.
-    Raises FileError when the folder is missing, holds no pictures, or too many that are bad.
+    Captions come from `metadata.jsonl` or `.csv` (rows with `file_name` and `caption`'s column),
+    or from `.txt` or `.caption` files beside the pictures; a picture without has "".
+    layout: what sub-folders mean. "classes": each is a class, in the order of names. "flat":
+    nothing. "kohya": `<repeats>_<token> <class>`, the pictures read so often, and "token class" the
+    caption of those without their own; a split keeps the repeats of a picture together. By default
+    flat where there is a metadata file, as Hugging Face's imagefolder has it, else classes.
+    size: (height, width), one number for both, or `Buckets`. mode: RGB, or grey ("L"). max_bad: the
+    largest share of pictures that may be left out. keep_bytes: pixels up to so many bytes stay in
+    memory, beyond it pictures are read again when needed.
+    Raises FileError when the folder is missing, holds no pictures, or too many that are bad, and
+    for captions or a layout that cannot be understood.
     """
 
     def __init__(
         self,
         path: str,
-        size: int | tuple[int, int],
+        size: int | tuple[int, int] | Sizes,
         mode: Literal["RGB", "L"] = "RGB",
         max_bad: float = 0.01,
         keep_bytes: int = 2**31,
+        layout: Layout | None = None,
+        caption: str = "text",
     ) -> None:
-        height, width = (size, size) if isinstance(size, int) else size
-        if height < 1 or width < 1 or not 0.0 <= max_bad <= 1.0:
-            raise UsageError(f"size is {size} and max_bad {max_bad}; use 1 or more, and 0 to 1")
-        root = Path(path)
-        self.name, self.levels = root.name or "folder", 256
-        self.shape = (3 if mode == "RGB" else 1, height, width)
-        self._mode = mode
-        found = list(_pictures(root))
-        keep = len(found) * self.shape[0] * height * width <= keep_bytes
-        kept: list[Pixels] = []
-        self._files: list[Path] = []
-        skipped: list[tuple[Path, str]] = []
-        for file in found:
-            try:
-                pixels = self._read(_inside(file, root))
-            except FileError as error:
-                skipped.append((file, str(error)))
-                _check_share(skipped, len(found), max_bad, root)
-                continue
-            self._files.append(file)
-            kept += [pixels] if keep else []
-        if not self._files:
+        root, sizes = Path(path), sizes_of(size)
+        found = list(pictures_in(root))
+        texts = collect(root, found, caption)
+        chosen = layout or ("flat" if texts.tabled else "classes")
+        sources = [InFile(file, root) for file in found]
+        self._pictures = Pictures(
+            sources, len(sources), sizes, mode, max_bad, keep_bytes, str(root)
+        )
+        if not len(self._pictures):
             raise FileError(f"{root} holds no pictures; they end in {', '.join(sorted(SUFFIXES))}")
-        self.skipped = tuple(skipped)
-        self._kept = kept
-        self.classes, self.labels = _classes(self._files, root)
+        files = [found[place] for place in self._pictures.good]
+        self.skipped = tuple((Path(str(s)), reason) for s, reason in self._pictures.skipped)
+        self.name, self.levels, self.shape = root.name or "folder", 256, self._pictures.shape
+        self.classes, labels = _classes(files, root) if chosen == "classes" else ((), None)
+        told = (
+            [_token(file, root) for file in files] if chosen == "kohya" else [(1, "")] * len(files)
+        )
+        repeats = [count for count, _ in told]
+        # Picture by picture, its repeats one after the other.
+        self._places = np.repeat(np.arange(len(files), dtype=np.int64), repeats)
+        self._repeated = max(repeats) > 1
+        self.labels = None if labels is None else labels[torch.from_numpy(self._places)]
+        own = [texts.texts.get(file, token) for file, (_, token) in zip(files, told, strict=True)]
+        self._captions = own if any(own) else None
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._places)
 
     def samples(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> Tensor:
-        if self._kept:
-            return torch.stack([to_tensor(self._kept[i]) for i in indices])
-        return torch.stack([to_tensor(self._read(self._files[i])) for i in indices])
+        return self._pictures.at(self._places[indices])
 
-    def _read(self, file: Path) -> Pixels:
-        image = read_image(file, self._mode)
-        size = (self.shape[2], self.shape[1])
-        return np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS))
+    def captions(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> list[str] | None:
+        if self._captions is None:
+            return None
+        return [self._captions[place] for place in self._places[indices]]
+
+    def groups(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
+        groups = self._pictures.groups()
+        return None if groups is None else groups[self._places]
+
+    def families(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
+        return self._places if self._repeated else None
 
 
-def _pictures(root: Path) -> Iterator[Path]:
-    """All files that look like pictures and all linked folders, in the order of their names."""
+def pictures_in(root: Path) -> Iterator[Path]:
+    """All files that look like pictures and all linked folders, in the order of their names.
+
+    Raises FileError when `root` is no folder.
+    """
     if not root.is_dir():
         raise FileError(f"{root} is not a folder; give the folder that holds the pictures")
     for place, folders, files in os.walk(root):
@@ -93,24 +110,7 @@ def _pictures(root: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
-def _inside(file: Path, root: Path) -> Path:
-    if file.is_dir():
-        raise FileError(f"{file} is a link to a folder; links to folders are not followed")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise FileError(f"{file} is a link that leaves the folder; copy the picture into it")
-    return file
-
-
-def _check_share(skipped: list[tuple[Path, str]], count: int, max_bad: float, root: Path) -> None:
-    if len(skipped) > max_bad * count:
-        first = "; ".join(reason for _, reason in skipped[:3])
-        raise FileError(
-            f"more than {max_bad:.2%} of the {count} pictures in {root} cannot be used: {first}. "
-            "Repair or remove them, or allow more with max_bad"
-        )
-
-
-def _classes(files: list[Path], root: Path) -> tuple[tuple[str, ...], Tensor | None]:
+def _classes(files: Sequence[Path], root: Path) -> tuple[tuple[str, ...], Tensor | None]:
     """The classes, and the class of each file; none when no picture is in a sub-folder."""
     parts = [file.relative_to(root).parts for file in files]
     within = [part[0] for part in parts if len(part) > 1]
@@ -122,3 +122,15 @@ def _classes(files: list[Path], root: Path) -> tuple[tuple[str, ...], Tensor | N
     names = tuple(sorted(set(within)))
     number = {name: i for i, name in enumerate(names)}
     return names, torch.tensor([number[name] for name in within])
+
+
+def _token(file: Path, root: Path) -> tuple[int, str]:
+    """(repeats, "token class") from the name of the folder a picture is in."""
+    parts = file.relative_to(root).parts
+    match = _REPEATED.fullmatch(parts[0]) if len(parts) > 1 else None
+    if match is None or int(match[1]) < 1:
+        raise FileError(
+            f"{file} is not in a folder named <repeats>_<token> <class>, such as '10_sks dog'; "
+            "rename the folder, or use another layout"
+        )
+    return int(match[1]), " ".join(match[2].split())

@@ -132,13 +132,10 @@ class Claim:
         phrase is met by exactly as many. position: the place or relation holds for the ones meant.
         """
         told: dict[str, bool] = {}
-        for name, kept in (
-            ("kind", {"size": None, "colour": None}),
-            ("colour", {"size": None}),
-            ("size", {}),
-        ):
+        coloured = [replace(phrase, size=None) for phrase in self.phrases]
+        kinds = [replace(phrase, colour=None) for phrase in coloured]
+        for name, wider in (("kind", kinds), ("colour", coloured), ("size", self.phrases)):
             if any(getattr(phrase, name) is not None for phrase in self.phrases):
-                wider = [replace(phrase, **kept) for phrase in self.phrases]
                 told[name] = all(phrase.among(things) for phrase in wider)
         meant = [phrase.among(things) for phrase in self.phrases]
         counts = zip(meant, self.phrases, strict=True)

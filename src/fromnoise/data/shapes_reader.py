@@ -30,7 +30,6 @@ _INK = 0.35
 _SPECK = 0.25
 _COLOUR_LIMIT = 0.3
 _FIT = 0.8
-_GRID = 2
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _ink_colour(unit: Floats, part: Mask) -> Floats:
 
     inner = ndimage.binary_erosion(part, np.ones((3, 3)))
     pixels = unit[inner] if inner.sum() >= 4 else unit[part]
-    return np.median(pixels, axis=0)  # type: ignore[no-any-return]
+    return np.median(pixels, axis=0)
 
 
 def _shares(unit: Floats, part: Mask, colour: Floats) -> Floats:

@@ -61,9 +61,7 @@ def diffusers_table(network: DiT) -> list[Entry]:
     entries = layers(
         [("enter", "pos_embed.proj"), ("modulation", "proj_out_1"), ("leave", "proj_out_2")], known
     )
-    sides = [side // network.patch for side in network.size]
-    width = network.position.shape[1]
-    entries += [Entry(("position",), (), Absent(partial(_positions, *sides, width)))]
+    entries += [Entry(("position",), (), Absent(partial(_positions, network)))]
     emb = [f"transformer_blocks.{i}.norm1.emb" for i in range(depth)]
     for ours, theirs in (("first", "linear_1"), ("second", "linear_2")):
         for kind in ("weight", "bias"):
@@ -132,5 +130,6 @@ def _diffusers_block(ours: str, theirs: str) -> list[tuple[str, str]]:
     ]
 
 
-def _positions(rows: int, columns: int, width: int) -> Tensor:
-    return positions(rows, columns, width).to(torch.float32)
+def _positions(network: DiT) -> Tensor:
+    rows, columns = (side // network.patch for side in network.size)
+    return positions(rows, columns, network.position.shape[1]).to(torch.float32)

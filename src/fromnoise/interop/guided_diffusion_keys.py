@@ -5,6 +5,7 @@ Their blocks are numbered through: every block that leaves a skip connection is 
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import cast
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from fromnoise.interop.layout import (
     read,
     write,
 )
+from fromnoise.layers.blocks import AttentionBlock
 from fromnoise.nets.classifier import Classifier
 from fromnoise.nets.levels import Descending, Level, levels
 from fromnoise.nets.unet import UNet
@@ -151,7 +153,7 @@ def _attention(
     level: Level, place: str, which: int, theirs: str, known: Collection[str], order: Order
 ) -> list[Entry]:
     ours = f"{place}.attentions.{which}.own"
-    heads = level.get_submodule(f"attentions.{which}.own").heads
+    heads = cast(AttentionBlock, level.attentions[which]).own.heads
     entries = layers([(f"{ours}.norm", f"{theirs}.norm")], known)
     entries += _fused(ours, f"{theirs}.qkv", heads, order)
     return entries + layers([(f"{ours}.out", f"{theirs}.proj_out")], known, POINTWISE)

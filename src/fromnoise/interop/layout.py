@@ -117,7 +117,9 @@ class Repeated(Form):
         return self.form.read(first)
 
     def write(self, *ours: Tensor) -> tuple[Tensor, ...]:
-        return self.form.write(*ours) * self.times
+        # Copies in memory too: safetensors refuses names that share it.
+        (value,) = self.form.write(*ours)
+        return (value, *(value.clone() for _ in range(self.times - 1)))
 
 
 @dataclass(frozen=True)

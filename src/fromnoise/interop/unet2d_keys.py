@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fromnoise.core.errors import FileError
 
-# Pairs (ours, theirs); # stands for a number and * for the rest, each in the same order in both.
 _LABELS = ("embedding.vector.label.weight", "class_embedding.weight")
+# Pairs (ours, theirs); # stands for a number and * for the rest, each in the same order in both.
 _NAMES: tuple[tuple[str, str], ...] = (
     ("enter.*", "conv_in.*"),
     ("norm.*", "conv_norm_out.*"),

@@ -50,8 +50,8 @@ def ddpmpp_deep() -> Config:
 def ncsnpp() -> Config:
     """NCSN++ for CIFAR-10, 32×32, in continuous time: 62,758,787 parameters (Song et al. 2021).
 
-    Its time is log σ; what it answers is divided by σ to be the score. Its 128 Fourier frequencies
-    are a buffer.
+    Its time is log σ, with σ on the scale of pictures in [0, 1]; what it answers over that σ is the
+    score there. x comes in scaled to [−1, 1]. Its 128 Fourier frequencies are a buffer.
     """
     return _score_sde({"filter": "fir", "pyramid": "residual"}, time="ncsnpp", blocks=4)
 

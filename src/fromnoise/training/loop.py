@@ -2,10 +2,12 @@
 
 import atexit
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,9 +101,12 @@ def default_accelerator() -> "Accelerator":
     """The device and processes this program was started with (alone, or by `accelerate launch`)."""
     from accelerate import Accelerator
 
+    if "WORLD_SIZE" in os.environ:
+        # Imported later, its functions would keep the group of processes alive as a default.
+        import_module("torch.distributed.nn.functional")
     machine = Accelerator()
     if machine.num_processes > 1:
-        # Threads of a group that is still open when the interpreter ends abort the process.
+        # The threads of a group that still lives when the interpreter ends abort the process.
         atexit.unregister(_leave)
         atexit.register(_leave)
     return machine
