@@ -1,6 +1,6 @@
 """Quality against the number of steps for one trained network: the claim of DDIM, measured here.
 
-    python -m benchmarks.steps [--run FOLDER] [--samples N] [--threads N]
+    python -m benchmarks.steps [--run FOLDER] [--samples N] [--workers N]
 
 Each sampler draws the same seeds and labels from the run `digits-ddpm500` (trained first, if it is
 not there) on the same grid. `trailing` is the grid: at 500 steps it visits every noise level the
@@ -10,9 +10,12 @@ perfect model would reach.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +94,38 @@ def draw(model: Model, name: str, steps: int, options: argparse.Namespace) -> Te
     ).tensor  # fmt: skip
 
 
+@functools.cache
+def opened(folder: Path) -> Model:
+    """The run's model, read once in each process."""
+    return load(folder)
+
+
+def cell(
+    measured: Yardstick, options: argparse.Namespace, name: str, steps: int
+) -> dict[str, Estimate]:
+    """One sampler at one number of steps. The network is small: it gains nothing by threads."""
+    torch.set_num_threads(1)
+    return measured.measure(draw(opened(options.run), name, steps, options))
+
+
 def sweep(
-    model: Model, measured: Yardstick, options: argparse.Namespace
+    measured: Yardstick, options: argparse.Namespace
 ) -> dict[str, dict[int, dict[str, Estimate]]]:
     """Every sampler at every number of steps; prints the Fréchet distances as they come."""
     print(f"Fréchet distance ({measured.reader.name}) against {len(measured.held_out)} scans")
     print(header(options.steps))
     found: dict[str, dict[int, dict[str, Estimate]]] = {}
-    for name in NAMES:
-        found[name] = {n: measured.measure(draw(model, name, n, options)) for n in options.steps}
-        values = {n: one["frechet_distance"].value for n, one in found[name].items()}
-        print(row(name, values, ".2f"), flush=True)
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        # The longest of each sampler first, so that none is left over at the end.
+        jobs = {
+            (name, n): pool.submit(cell, measured, options, name, n)
+            for name in NAMES
+            for n in sorted(options.steps, reverse=True)
+        }
+        for name in NAMES:
+            found[name] = {n: jobs[name, n].result() for n in options.steps}
+            values = {n: one["frechet_distance"].value for n, one in found[name].items()}
+            print(row(name, values, ".2f"), flush=True)
     return found
 
 
@@ -143,7 +167,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--grid", default="trailing")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--workers", type=int, default=torch.get_num_threads())
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--pictures", type=Path, default=PICTURES)
     return parser.parse_args(arguments)
@@ -152,14 +176,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the figures and the plot."""
     options = parsed(arguments)
-    torch.set_num_threads(options.threads)
-    folder = trained(options.run)
-    recipe, model = recipe_of(folder), load(folder)
+    options.run = trained(options.run)
+    recipe = recipe_of(options.run)
     train, held_out = split(recipe)
     started = time.perf_counter()
     measured = yardstick(train, held_out, recipe.name)
     real = measured.measure(scans(train, options.samples))
-    found = sweep(model, measured, options)
+    found = sweep(measured, options)
     report(found, real, options)
     write_json(
         options.results / "steps.json",

@@ -28,8 +28,8 @@ fromnoise VERB [ARGUMENTS] [--FLAGS]
 ```
 
 A mistake is one line on standard error and writes nothing. Exit codes: 0 done; 1 trouble while
-doing it (a full disk, a loss that is not a number, a replay that differs); 2 what was asked cannot
-be; 130 interrupted.
+doing it (a full disk, a loss that is not a number), or a check that failed (a replay that differs);
+2 what was asked cannot be; 130 interrupted.
 """
 
 _RECIPES_PREFACE = """\

@@ -1,5 +1,8 @@
 """Small tensor helpers with one meaning each."""
 
+import hashlib
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -28,3 +31,13 @@ def flat_mean(x: Tensor) -> Tensor:
 def flat_sum(x: Tensor) -> Tensor:
     """Sum over every axis but the first: (B, ...) to (B,)."""
     return x.flatten(1).sum(dim=1)
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors: names, shapes, types and every bit, whatever file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

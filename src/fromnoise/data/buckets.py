@@ -52,9 +52,10 @@ class OneSize(Sizes):
 class Buckets(Sizes):
     """Sizes of nearly equal area, their aspect ratios spaced evenly in log(width/height).
 
-    2·steps + 1 ratios go from 1/most to most. The shorter side is side/√ratio rounded to a
+    2·steps + 1 ratios go from 1/most to most. The shorter side is side/√ratio, down or up to a
     multiple of `divisor`; the longer is the multiple that then comes nearest to the area side². So
-    every area is within the share divisor/(2·side) of side².
+    every area is within the share divisor/(2·side) of side²; of down and up, what comes nearer to
+    the ratio is taken.
     side: of the square bucket, a multiple of divisor. Sizes that fall together count once.
     Raises UsageError for a side that is no multiple, or a ratio below 1.
     """
@@ -75,10 +76,11 @@ class Buckets(Sizes):
 
 
 def _of_area(side: int, divisor: int, ratio: float) -> Size:
-    """(shorter, longer), multiples of divisor, of nearly the area side²."""
-    shorter = max(divisor, divisor * round(side / math.sqrt(ratio) / divisor))
-    longer = divisor * round(side * side / shorter / divisor)
-    return shorter, longer
+    """(shorter, longer), multiples of divisor, of nearly the area side² and the ratio wanted."""
+    exact = side / math.sqrt(ratio) / divisor
+    both = [divisor * max(1, whole) for whole in (math.ceil(exact), math.floor(exact))]
+    sizes = [(shorter, divisor * round(side * side / shorter / divisor)) for shorter in both]
+    return min(sizes, key=lambda size: abs(math.log(size[1] / size[0] / ratio)))
 
 
 def sizes_of(size: int | tuple[int, int] | Sizes) -> Sizes:

@@ -102,10 +102,11 @@ def letters(path: Path, text: Sequence[str], side: int, margin: float = 0.08) ->
     Raises FileError when the font draws nothing for one of them.
     """
     probe = face(path, _MEASURE)
-    boxes = np.array([probe.getbbox(character, anchor="ls") for character in text], np.float64)
-    empty = [c for c, b in zip(text, boxes, strict=True) if b[2] <= b[0] or b[3] <= b[1]]
+    found = [_inked(probe, character) for character in text]
+    empty = [character for character, edges in zip(text, found, strict=True) if edges is None]
     if empty:
         raise FileError(f"{path} draws nothing for {', '.join(map(named, empty[:5]))}")
+    boxes = np.array(found, np.float64)
     top, bottom = boxes[:, 1].min(), boxes[:, 3].max()
     reach = max(bottom - top, (boxes[:, 2] - boxes[:, 0]).max())
     scale = side * (1 - 2 * margin) / reach
@@ -118,6 +119,17 @@ def letters(path: Path, text: Sequence[str], side: int, margin: float = 0.08) ->
         ImageDraw.Draw(image).text(place, character, 255, font, anchor="ls")
         drawn.append(np.asarray(image))
     return np.stack(drawn)
+
+
+def _inked(
+    font: ImageFont.FreeTypeFont, character: str
+) -> tuple[float, float, float, float] | None:
+    """The box of the ink about the start of the line; the font's own box counts the advance in."""
+    mask, (left, top) = font.getmask2(character, anchor="ls")
+    edges = mask.getbbox()
+    if edges is None:
+        return None
+    return edges[0] + left, edges[1] + top, edges[2] + left, edges[3] + top
 
 
 def coloured(path: Path, text: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
@@ -133,7 +145,7 @@ def coloured(path: Path, text: Sequence[str]) -> Iterator[tuple[str, Image.Image
             continue
         image = Image.new("RGBA", (side, side))
         place = ((side - left - right) // 2, (side - top - bottom) // 2)
-        ImageDraw.Draw(image).text(place, character, font=font, embedded_color=True)
+        ImageDraw.Draw(image).text(place, character, "black", font, embedded_color=True)
         if _has_colour(image):
             yield character, image
 

@@ -82,6 +82,8 @@ class Loader:
             num_workers=self.workers,
             collate_fn=_as_it_is,
             timeout=self.timeout,
+            # Its own: by default a draw is taken from the caller's global generator.
+            generator=torch.Generator(),
         )
         batches = iter(loader)
         try:

@@ -5,7 +5,6 @@ a card (hashes of weights and training data), and the network is trained here, o
 own real training half, in seconds: nothing has to be downloaded.
 """
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fromnoise.core.errors import FileError, ShapeError, UsageError
+from fromnoise.core.tensors import fingerprint
 
 VERSION = 1
 """Of the network below: raised when its layers or its training change."""
@@ -155,8 +155,8 @@ def train_reader(
         "classes": classes,
         "seed": seed,
         "settings": asdict(settings),
-        "data_sha256": _hash({"x": x, "label": label}),
-        "weights_sha256": _hash(net.state_dict()),
+        "data_sha256": fingerprint({"x": x, "label": label}),
+        "weights_sha256": fingerprint(net.state_dict()),
     }
     return FeatureNetwork(net, card)
 
@@ -172,7 +172,9 @@ def restore(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> FeatureNetw
         net.load_state_dict(dict(state))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"not the weights of a reader: {str(error).splitlines()[0]}") from None
-    if card.get("version") != VERSION or _hash(net.state_dict()) != card.get("weights_sha256"):
+    if card.get("version") != VERSION or fingerprint(net.state_dict()) != card.get(
+        "weights_sha256"
+    ):
         raise FileError("the reader's weights do not match its card; train it again")
     return FeatureNetwork(net, card)
 
@@ -238,12 +240,3 @@ def _check(x: Tensor, label: Tensor, classes: int) -> None:
         raise ShapeError(f"{len(x)} samples but labels of shape {tuple(label.shape)}")
     if len(x) == 0 or int(label.min()) < 0 or int(label.max()) >= classes:
         raise UsageError(f"need samples with labels from 0 to {classes - 1}")
-
-
-def _hash(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().contiguous()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()

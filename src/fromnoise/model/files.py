@@ -14,10 +14,10 @@ from fromnoise.core.files import (
     load_tensors,
     read_json,
     save_tensors,
-    sha256,
     verify_folder,
     write_json,
 )
+from fromnoise.core.tensors import fingerprint
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.model.model import Card, Defaults, Model
@@ -122,7 +122,7 @@ def load_model(path: Path) -> Model:
     tensors, _ = load_tensors(weights)
     fill(modules(model), tensors, weights)
     model.source = str(path)
-    model.fingerprint = sha256(weights)
+    model.fingerprint = fingerprint(tensors)
     model.denoiser.net.eval()
     return model
 

@@ -19,6 +19,7 @@ from fromnoise.layers.condition import Condition
 from fromnoise.layers.fast import best_dtype, prepare
 from fromnoise.model.samples import Samples
 from fromnoise.model.stream import Stream
+from fromnoise.nets.base import SELF
 from fromnoise.samplers import Sampler, Step
 
 BATCH = 64
@@ -259,6 +260,8 @@ class Model:
         if isinstance(scale, Tensor) and scale.ndim:
             scale = scale[index]
         denoiser: Denoiser = self.prepared(draw.dtype)
+        if SELF in self.denoiser.net.accepts.channels:
+            denoiser = guidance.SelfConditioning(denoiser)
         condition = None if draw.condition is None else draw.condition.rows(index)
         if not isinstance(scale, Tensor) and scale == 1:
             guided = denoiser
