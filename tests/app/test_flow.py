@@ -132,3 +132,17 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert "give the same command to go on" in err
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize("key", ["model", "draw", "environment"])
+def test_a_damaged_recipe_is_one_line(
+    drawn: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], key: str
+) -> None:
+    recipe = json.loads(read_png_text(drawn / "000007.png")["fromnoise"])
+    del recipe[key]
+    path = tmp_path / "damaged.png"
+    write_png(path, Image.open(drawn / "000007.png"), {"fromnoise": json.dumps(recipe)})
+    assert run(["sample", "--replay", str(path)]) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert key in err

@@ -102,3 +102,61 @@ def test_help_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("heavy: []"), done.stdout[-300:] + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sample", "nowhere", "--steps", "2.5"], "2.5"),
+        (["sample", "nowhere", "-n", "2.7"], "2.7"),
+        (["sample", "nowhere", "--guidance", "nan"], "finite"),
+        (["sample", "nowhere", "--out", "taken"], "taken is a file"),
+        (["sample", "nowhere", "--out", "taken/inside"], "taken is a file"),
+        (["sample", "--replay", "x.png", "--seed", "3"], "leave out --seed"),
+        (["train", "digits", "--out", "taken"], "taken is a file"),
+        (["train", "digits", "--train.learning-rate", "inf"], "finite"),
+        (["train", "digits", "--seed", "4", "--train.seed", "3"], "same setting"),
+        (["train", "digits", "--train.batch-size", "100000"], "more than the"),
+        (["evaluate", "."], "not a run folder"),
+        (["runs", "compare", "nowhere", "--out", "taken/x.html"], "taken is a file"),
+    ],
+)
+def test_numbers_and_places_are_checked_before_any_work(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("mine")
+    assert run(arguments) == 2
+    err = capfd.readouterr().err
+    assert ONE_LINE.match(err), err
+    assert says in err
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_recipe_that_cannot_work_is_found_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    from fromnoise import recipes
+
+    monkeypatch.chdir(tmp_path)
+    good = recipes.get("digits").model_dump(mode="json")
+    bad = [
+        {**good, "net": {**good["net"], "multipliers": [1, 2, 2, 2, 2, 2]}},
+        {**good, "net": {**good["net"], "in_channels": 3}},
+        {**good, "encoders": {}},
+        {**good, "sampling": {**good["sampling"], "sampler": "dpmp"}},
+        {**good, "sampling": {**good["sampling"], "grid": "karas"}},
+    ]
+    for index, recipe in enumerate(bad):
+        path = tmp_path / f"{index}.json"
+        path.write_text(json.dumps(recipe))
+        assert run(["train", str(path), "--out", f"run{index}"]) == 2
+        assert ONE_LINE.match(capfd.readouterr().err)
+        assert not (tmp_path / f"run{index}").exists()

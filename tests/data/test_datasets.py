@@ -44,6 +44,10 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "checkerboard": lambda _: {"kind": "points", "shape": "checkerboard", "count": 60},
     "arrays": _npz,
     "folder": lambda folder: _pictures(folder / "pets"),
+    "flat": lambda folder: {**_pictures(folder / "pets"), "layout": "flat", "mode": "L"},
+    "photos": lambda _: {"kind": "photos", "size": 12, "count": 30, "mode": "L"},
+    "glyphs": lambda _: {"kind": "glyphs", "size": 12, "characters": "abc", "variants": 2},
+    "shapes": lambda _: {"kind": "shapes", "size": 32, "count": 30, "without": ["red star"]},
     "split": lambda _: {"kind": "split", "whole": {"kind": "digits"}, "part": "held_out"},
 }
 

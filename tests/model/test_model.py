@@ -69,6 +69,10 @@ def test_outside_noise_takes_the_place_of_a_seed(model: Model) -> None:
         ({"seed": -1}, "seed -1"),
         ({"guidance": 2.0, "label": [0, 1], "count": 3}, "2 labels"),
         ({"shape": (1, 9, 9)}, "multiple of 2"),
+        ({"guidance": 3.0}, "told nothing"),
+        ({"guidance": float("nan"), "label": 1}, "not finite"),
+        ({"seed": "a"}, "neither"),
+        ({"grid": [1.0, 0.0]}, "a grid is a name"),
         ({"sampler": "heun", "eta": 0.5}, "eta"),
     ],
 )
@@ -147,3 +151,21 @@ def test_interrupting_leaves_the_model_usable(model: Model) -> None:
     del stream
     before = model.sample(2, label=1).tensor
     assert torch.equal(model.sample(2, label=1).tensor, before)
+
+
+def test_part_of_the_samples_carries_part_of_the_recipe(model: Model) -> None:
+    samples = model.sample(4, label=[0, 1, 2, 0], guidance=torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    part = samples[2:]
+    assert part.recipe["label"] == [2, 0]
+    assert part.recipe["seeds"] == [2, 3]
+    assert part.recipe["guidance"] == [3.0, 4.0]
+
+
+def test_labels_may_be_arrays(model: Model) -> None:
+    listed = model.sample(3, label=[0, 1, 2]).tensor
+    assert torch.equal(model.sample(3, label=torch.tensor([0, 1, 2])).tensor, listed)
+
+
+def test_a_grid_in_the_samplers_name_is_understood(model: Model) -> None:
+    apart = model.sample(1, label=0, sampler="dpm++2m", grid="karras").tensor
+    assert torch.equal(model.sample(1, label=0, sampler="DPM++ 2M Karras").tensor, apart)

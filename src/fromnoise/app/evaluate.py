@@ -64,7 +64,9 @@ class Subject:
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise evaluate`."""
     subject = _subject(Path(request.run))
-    scale = request.guidance or max(subject.recipe.sampling.guidance, GUIDANCE)
+    scale = request.guidance
+    if scale is None:
+        scale = max(subject.recipe.sampling.guidance, GUIDANCE)
     plain = _samples(subject, request, 1.0, reporter)
     guided = _samples(subject, request, scale, reporter) if subject.labelled else None
     reader = _reader(subject, reporter)

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from fromnoise import __version__
+from fromnoise.core.config import Settings, validated
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import FileError
 from fromnoise.core.images import read_png_text
@@ -31,13 +34,49 @@ _LABELS = {
 }
 """Samplers as AUTOMATIC1111's web UI spells them, for the `parameters` text."""
 
+_GRIDS = {"karras": "Karras", "log_snr": "Exponential", "uniform": "Uniform"}
+"""Grids as it spells them; the others keep our names."""
+
+
+class Origin(Settings):
+    """The model a picture was drawn with."""
+
+    source: str | None
+    fingerprint: str | None
+    name: str
+
+
+class Drawn(Settings):
+    """How a picture was drawn: the arguments of `Model.sample`, for one sample."""
+
+    sampler: str
+    steps: int
+    grid: str
+    guidance: float
+    eta: float | None
+    label: Any
+    prompt: str | None
+    seeds: list[int] = Field(min_length=1, max_length=1)
+    batch_size: int
+    dtype: str
+    shape: list[int]
+    start: str
+
+
+class PictureRecipe(Settings):
+    """What a written picture carries under the key "fromnoise"."""
+
+    format: int
+    model: Origin
+    draw: Drawn
+    environment: dict[str, Any]
+
 
 def texts(recipe: Mapping[str, Any], index: int, model: Mapping[str, Any]) -> dict[str, str]:
     """The PNG texts of sample `index` of a call: ours as JSON, and A1111's `parameters`."""
-    one = dict(recipe)
-    one["seeds"] = [recipe["seeds"][index]]
-    one["label"] = pick(recipe["label"], index, len(recipe["seeds"]))
-    one["prompt"] = pick(recipe["prompt"], index, len(recipe["seeds"]))
+    count = len(recipe["seeds"])
+    one = {key: pick(recipe[key], index, count) for key in recipe}
+    one["seeds"], one["shape"] = [recipe["seeds"][index]], recipe["shape"]
     ours = {"format": FORMAT, "model": dict(model), "draw": one, "environment": environment()}
     return {KEY: json.dumps(ours), "parameters": parameters(one, model)}
 
@@ -53,7 +92,7 @@ def parameters(draw: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     pairs = {
         "Steps": draw["steps"],
         "Sampler": _LABELS.get(draw["sampler"], draw["sampler"]),
-        "Schedule type": str(draw["grid"]).capitalize(),
+        "Schedule type": _GRIDS.get(draw["grid"], draw["grid"]),
         "CFG scale": draw["guidance"],
         "Seed": draw["seeds"][0],
         "Size": size,
@@ -67,7 +106,7 @@ def parameters(draw: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     return f"{prompt}\n" + ", ".join(f"{k}: {v}" for k, v in pairs.items() if v not in ("", None))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> PictureRecipe:
     """The recipe in a written picture. FileError when it carries none of ours."""
     text = read_png_text(path).get(KEY)
     if text is None:
@@ -76,25 +115,26 @@ def read(path: Path) -> dict[str, Any]:
         )
     try:
         recipe = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: its recipe cannot be read: {error}") from None
     if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
         raise FileError(f"{path}: its recipe is of another version; this one reads {FORMAT}")
-    return recipe
+    return validated(PictureRecipe, recipe, f"{path}: its recipe is damaged")
 
 
-def differences(recipe: Mapping[str, Any], fingerprint: str | None) -> list[str]:
+def differences(recipe: PictureRecipe, fingerprint: str | None) -> list[str]:
     """What differs between then and now, one line each."""
-    now, then = _bits(environment()), _bits(recipe["environment"])
+    now, then = _bits(environment()), _bits(recipe.environment)
     lines = [f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]
-    if recipe["model"].get("fingerprint") != fingerprint:
+    if recipe.model.fingerprint != fingerprint:
         lines.insert(0, "the model's weights are not the ones it was drawn with")
     return lines
 
 
 def _bits(found: Mapping[str, Any]) -> dict[str, Any]:
     """What of an environment a picture's bits may depend on."""
-    packages = found.get("packages") or {}
+    listed = found.get("packages")
+    packages = listed if isinstance(listed, dict) else {}
     return {
         "fromnoise": packages.get("fromnoise"),
         "torch": packages.get("torch"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import RunsCompareRequest, RunsListRequest
 from fromnoise.core.errors import FileError
-from fromnoise.core.files import write_text
+from fromnoise.core.files import check_file, write_text
 from fromnoise.training.comparison import compare, read_runs
 
 
@@ -24,7 +24,7 @@ def runs_list(request: RunsListRequest, reporter: Reporter) -> int:
 
 def runs_compare(request: RunsCompareRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise runs compare`."""
-    page = compare([Path(run) for run in request.runs])
-    write_text(Path(request.out), page)
+    out = check_file(request.out)
+    write_text(out, compare([Path(run) for run in request.runs]))
     reporter.say(f"comparison: {request.out}")
     return 0

@@ -12,6 +12,7 @@ from fromnoise.app import provenance
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import SampleRequest
 from fromnoise.core.errors import FileError, UsageError
+from fromnoise.core.files import check_folder
 from fromnoise.core.images import to_pil, write_png
 from fromnoise.explain import film
 from fromnoise.interop.loading import load
@@ -25,9 +26,9 @@ def sample(request: SampleRequest, reporter: Reporter) -> int:
         return replay(request, reporter)
     if request.model is None:
         raise UsageError("name a run or model to sample, e.g. `fromnoise sample runs/digits`")
+    out = check_folder(request.out or "samples")
     model = load(request.model)
     drawn, steps = draw(model, request, reporter)
-    out = Path(request.out or "samples")
     write(drawn, model, out)
     if request.film:
         strip = film(iter(steps), model.decode)
@@ -88,27 +89,21 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
     if not path.exists():
         raise FileError(f"{path}: no such file")
     recipe = provenance.read(path)
-    told = recipe["draw"]
-    if told["start"] != "noise" or told["grid"] == "explicit":
+    told = recipe.draw
+    if told.start != "noise" or told.grid == "explicit":
         raise UsageError(
             f"{path} was drawn from outside noise or a grid of its own; not repeatable"
         )
-    origin = source or recipe["model"]["source"]
-    if origin is None:
-        raise UsageError(f"{path} does not say where its model is; name it as the first argument")
+    origin = source or recipe.model.source
+    if origin is None or not Path(origin).exists():
+        where = "does not say where its model is" if origin is None else f"was drawn by {origin}"
+        raise FileError(
+            f"{path} {where}, which is not here; name the model first: "
+            f"`fromnoise sample MODEL --replay {path.name}`"
+        )
     model = load(origin)
-    names = (
-        "label",
-        "prompt",
-        "sampler",
-        "steps",
-        "grid",
-        "guidance",
-        "eta",
-        "batch_size",
-        "dtype",
-    )
-    drawn = model.sample(1, seed=told["seeds"], **{name: told[name] for name in names})
+    arguments = told.model_dump(exclude={"seeds", "shape", "start"})
+    drawn = model.sample(1, seed=told.seeds, **arguments)
     with Image.open(path) as old:
         before = np.asarray(old.convert(to_pil(drawn.tensor[0]).mode)).astype(int)
     picture = drawn[0]
@@ -122,10 +117,14 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
 
 def replay(request: SampleRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise sample --replay FILE`."""
-    assert request.replay is not None
-    path = Path(request.replay)
+    others = request.model_fields_set - {"replay", "model", "out"}
+    if others:
+        flag = sorted(others)[0].replace("_", "-")
+        raise UsageError(f"--replay draws by the picture's own recipe; leave out --{flag}")
+    path = Path(request.replay or "")
+    folder = check_folder(request.out or "samples")
     done, model = again(path, request.model)
-    out = Path(request.out or "samples") / f"replay-{path.name}"
+    out = folder / f"replay-{path.name}"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_png(out, done.picture, provenance.texts(done.recipe, 0, about(model)))
     if done.same:

@@ -4,12 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fromnoise import codecs, data, encoders, nets, parameterizations, processes, recipes
+import torch
+
+from fromnoise import (
+    codecs,
+    data,
+    encoders,
+    grids,
+    nets,
+    parameterizations,
+    processes,
+    recipes,
+    samplers,
+)
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import TrainRequest
 from fromnoise.core.config import validated
 from fromnoise.core.errors import FileError, UsageError
-from fromnoise.core.files import read_json
+from fromnoise.core.files import check_folder, read_json
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
 from fromnoise.denoisers import NetworkDenoiser
@@ -17,7 +29,8 @@ from fromnoise.model import Card, Defaults, Model
 from fromnoise.model.files import write_model
 from fromnoise.recipes import Recipe
 from fromnoise.training import Run, Task
-from fromnoise.training.objective import denoising
+from fromnoise.training.draws import Draws
+from fromnoise.training.objective import Denoising, denoising
 from fromnoise.training.runner import read_config
 
 _PREVIEWS = 40
@@ -26,6 +39,7 @@ _PREVIEWS = 40
 def train(request: TrainRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise train`."""
     recipe, folder = _asked(request)
+    check_folder(folder)
     run, _ = prepare(recipe, folder, reporter)
     done = 0
     with reporter.progress(f"training {recipe.name}", run.steps) as progress:
@@ -44,13 +58,12 @@ def train(request: TrainRequest, reporter: Reporter) -> int:
 
 def prepare(recipe: Recipe, folder: Path, reporter: Reporter) -> tuple[Run, Model]:
     """The run of a recipe in a folder, begun or not, and the model it trains."""
-    import torch
-
     # The initial weights are part of the run: the same seed, the same start.
     torch.manual_seed(recipe.train.seed)
     train_set, held_out = split(recipe)
     model = build(recipe, train_set)
     objective = denoising(model.denoiser, model.conditioning, recipe.objective)
+    _check(recipe, train_set, objective)
 
     def preview() -> bytes:
         classes = len(model.card.classes)
@@ -69,6 +82,21 @@ def prepare(recipe: Recipe, folder: Path, reporter: Reporter) -> tuple[Run, Mode
     )
     run = Run(folder, recipe.model_dump(mode="json"), task, reporter.warn)
     return run, model
+
+
+def _check(recipe: Recipe, dataset: Dataset, objective: Denoising) -> None:
+    """Find what cannot work before anything is written: one sample through the whole loss."""
+    samplers.get(recipe.sampling.sampler)
+    grids.get(recipe.sampling.grid)
+    if recipe.train.batch_size > len(dataset):
+        raise UsageError(
+            f"a batch of {recipe.train.batch_size} is more than the {len(dataset)} training "
+            "samples; lower --train.batch-size"
+        )
+    objective.eval()
+    with torch.no_grad():
+        objective.loss(dataset.batch([0]), Draws.of_step(0, 0, range(1), 1))
+    objective.train()
 
 
 def split(recipe: Recipe) -> tuple[Dataset, Dataset]:
@@ -103,9 +131,10 @@ def build(recipe: Recipe, dataset: Dataset) -> Model:
 
 def recipe_of(folder: Path) -> Recipe:
     """The recipe a run follows. FileError when the folder holds no run."""
-    if not folder.is_dir():
+    if not (folder / "config.json").is_file():
+        state = "is not a run folder" if folder.is_dir() else "no such run"
         raise FileError(
-            f"{folder}: no such run; train one with `fromnoise train RECIPE --out {folder}`"
+            f"{folder}: {state}; train one with `fromnoise train RECIPE --out {folder}`"
         )
     return validated(Recipe, read_config(folder), str(folder))
 
@@ -120,8 +149,12 @@ def _asked(request: TrainRequest) -> tuple[Recipe, Path]:
     if request.recipe is None:
         raise UsageError("name a recipe (`fromnoise recipes` lists them) or --resume RUN")
     recipe = _named(request.recipe)
-    # Given at the top because it is the seed of the whole run, not of one part of it.
     seed = {"seed": request.seed} if "seed" in request.model_fields_set else {}
+    if seed and "seed" in request.train.model_fields_set and request.train.seed != request.seed:
+        raise UsageError(
+            f"--seed {request.seed} and --train.seed {request.train.seed} are the same setting; "
+            "give one"
+        )
     return _changed(recipe, request, seed), Path(request.out or f"runs/{recipe.name}")
 
 

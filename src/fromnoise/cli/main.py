@@ -2,10 +2,10 @@
 
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -65,7 +65,9 @@ def _complain(message: str, code: int) -> int:
 
 def _plain(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValidationError):
-        return first_fault(error.__cause__)
+        fault = first_fault(error.__cause__)
+        argument = error.argument
+        return fault if argument is None else fault.replace("value:", f"{argument.name}:", 1)
     return str(error)
 
 
@@ -96,14 +98,22 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     flags = (
         None if positional or nested else (f"--{name.replace('_', '-')}", *extra.get("flags", []))
     )
+    # A whole number reaches the request model as it was typed: 2.5 is a mistake there, not a 2.
+    convert = _as_typed if int in (field.annotation, *get_args(field.annotation)) else None
+    told = Parameter(
+        name=flags, help=field.description, negative=(), converter=convert, show_default=not nested
+    )
     return inspect.Parameter(
         name,
         kind,
         default=inspect.Parameter.empty if field.is_required() else field.default,
-        annotation=Annotated[
-            field.annotation, Parameter(name=flags, help=field.description, negative=())
-        ],
+        annotation=Annotated[field.annotation, told],
     )
+
+
+def _as_typed(kind: Any, tokens: Sequence[Token]) -> str:
+    del kind
+    return tokens[0].value
 
 
 if __name__ == "__main__":

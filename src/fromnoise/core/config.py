@@ -19,7 +19,9 @@ S = TypeVar("S", bound=BaseModel)
 class Settings(BaseModel):
     """Base of every settings model: unknown keys are refused, values are checked on assignment."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class Configured(Protocol):

@@ -45,5 +45,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    if near and len(names) > 12:
+        return UsageError(f"unknown {what} {str(name)!r}{hint}")
     listed = ", ".join(names) if len(names) <= 60 else f"{len(names)} names"
     return UsageError(f"unknown {what} {str(name)!r}{hint} Known: {listed}")

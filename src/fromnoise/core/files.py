@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "TensorHeader",
     "atomic_folder",
+    "check_file",
+    "check_folder",
     "load_tensors",
     "lock",
     "read_header",
@@ -55,6 +57,26 @@ MANIFEST = "MANIFEST.json"
 MAX_JSON = 64 * 2**20
 _VERSION_KEY = "fromnoise_format"
 _LOCK = ".lock"
+
+
+def check_folder(path: str | Path) -> Path:
+    """A folder that can be written into, there or yet to be made; FileError when a file is."""
+    target = Path(path)
+    for place in (target, *target.parents):
+        if place.is_dir():
+            break
+        if place.exists():
+            raise FileError(f"{place} is a file, so nothing can be written into {target}")
+    return target
+
+
+def check_file(path: str | Path) -> Path:
+    """A file that can be written, there or yet to be made; FileError when a folder is."""
+    target = Path(path)
+    if target.is_dir():
+        raise FileError(f"{target} is a folder; name a file to write")
+    check_folder(target.parent)
+    return target
 
 
 def write_text(path: str | Path, text: str) -> None:

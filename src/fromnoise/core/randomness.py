@@ -20,6 +20,9 @@ def seeds_for(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
 
     Raises UsageError for a negative seed, one of 2⁶³ or more, or a sequence of another length.
     """
+    given: object = seed
+    if isinstance(given, str) or not isinstance(given, int | Sequence):
+        raise UsageError(f"seed {seed!r} is neither a whole number nor a sequence of them")
     if isinstance(seed, int):
         seeds = tuple(seed + i for i in range(count))
     else:

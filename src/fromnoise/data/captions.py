@@ -131,7 +131,7 @@ def _rows(table: Path, column: str) -> Iterator[tuple[int, str, str]]:
 def _lines_of_json(data: bytes, table: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
-            row = strictjson.loads(line, f"{table}, line {number}")
+            row = strictjson.loads(line, f"{table}, row {number}")
             if not isinstance(row, dict):
                 raise FileError(f"{table}, line {number}: not a JSON object")
             yield number, row

@@ -244,6 +244,8 @@ def _header(data: bytes) -> Header | str:
 
 def _remarks(image: Image.Image) -> list[str]:
     long, short = max(image.size), max(1, min(image.size))
+    # Reading the tags of a PNG decodes it, after which nothing tells its depth.
+    deep = image.mode.startswith("I") or _is_deep(image)
     orientation: object = 1
     frames = 1
     with contextlib.suppress(Exception):
@@ -251,7 +253,7 @@ def _remarks(image: Image.Image) -> list[str]:
         orientation = image.getexif().get(_ORIENTATION, 1)
         frames = int(getattr(image, "n_frames", 1))
     told: Mapping[str, bool] = {
-        "16-bit": image.mode.startswith("I") or _is_deep(image),
+        "16-bit": deep,
         "CMYK": image.mode == "CMYK",
         "alpha": image.has_transparency_data,
         "palette": image.mode == "P",

@@ -26,5 +26,8 @@ def load(source: str | Path) -> Model:
     if (path / "model.json").exists():
         return load_model(path)
     if (path / "checkpoints").is_dir():
-        return load_model(latest_model(path))
+        model = load_model(latest_model(path))
+        # The run, not the checkpoint: a later one takes the place of this one.
+        model.source = str(source)
+        return model
     raise FileError(f"{path} holds neither model.json nor checkpoints; it is no model or run")

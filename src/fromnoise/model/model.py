@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,18 +150,21 @@ class Model:
         stream's `recipe` is what the samples will carry; its `live()` shows each step in a
         notebook. Bad arguments raise here, not later.
         """
-        if count < 1:
-            raise UsageError(f"count {count} is not a number of samples; use 1 or more")
+        _whole("count", count)
+        batch = _whole("batch_size", min(count, BATCH) if batch_size is None else batch_size)
+        if isinstance(grid, Tensor) and steps is not None:
+            raise UsageError("give a grid of times or a number of steps, not both")
+        grid, sampler = _grid_in_name(grid, sampler)
         rule, name = self._sampler(sampler, eta)
         times = self._grid(grid, self.defaults.steps if steps is None else steps)
-        batch = min(count, BATCH) if batch_size is None else batch_size
-        if batch < 1:
-            raise UsageError(f"batch_size {batch} must be 1 or more")
+        label = label.tolist() if isinstance(label, Tensor | np.ndarray) else label
+        if start is not None and not bool(torch.isfinite(start).all()):
+            raise UsageError("start holds NaN or infinity")
         draw = Draw(
             sampler=rule,
             grid=times,
             condition=self.condition(count, label, prompt),
-            guidance=self.defaults.guidance if guidance is None else guidance,
+            guidance=self._scale(guidance, count, told=label is not None or prompt is not None),
             seeds=seeds_for(seed, count),
             batch=batch,
             dtype=precision(dtype, self.denoiser.net),
@@ -226,12 +230,31 @@ class Model:
     def _sampler(self, sampler: str | Sampler | None, eta: float | None) -> tuple[Sampler, str]:
         if isinstance(sampler, Sampler):
             return sampler, type(sampler).__name__
-        name = sampler or self.defaults.sampler
+        name = self.defaults.sampler if sampler is None else sampler
         return samplers.get(name, eta=eta), name
+
+    def _scale(self, guidance: float | Tensor | None, count: int, told: bool) -> float | Tensor:
+        """The guidance scale: the one asked for, or the model's own where there is a condition."""
+        if guidance is None:
+            return self.defaults.guidance if told else 1.0
+        scale = torch.as_tensor(guidance, dtype=torch.float64)
+        if not bool(torch.isfinite(scale).all()):
+            raise UsageError(f"guidance {guidance} is not finite")
+        if scale.ndim and scale.shape != (count,):
+            raise ShapeError(f"{tuple(scale.shape)} guidance scales given for {count} samples")
+        if not told and bool((scale != 1).any()):
+            takes = " or ".join(self.conditioning.names) or "nothing, so it cannot be guided"
+            raise UsageError(
+                f"guidance strengthens what a model is told, and it was told nothing; "
+                f"it takes {takes}"
+            )
+        return scale if scale.ndim else scale.item()
 
     def _grid(self, grid: str | Tensor | None, steps: int) -> Tensor:
         if isinstance(grid, Tensor):
             return grid
+        if grid is not None and not isinstance(grid, str):
+            raise UsageError("a grid is a name, or times as a tensor such as fn.grids.karras gives")
         return grids.get(grid or self.defaults.grid)(self.denoiser.process.clock, steps)
 
     def _run(self, draw: Draw) -> Iterator[Step]:
@@ -279,6 +302,21 @@ class Model:
             x = draw.start[index].to(work)
         for step in samplers.sample(guided, draw.sampler, draw.grid, x, condition, noise):
             yield replace(step, x=step.x[: len(rows)], x0=step.x0[: len(rows)])
+
+
+def _whole(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name} {value!r} is not a whole number from 1")
+    return value
+
+
+def _grid_in_name(
+    grid: str | Tensor | None, sampler: str | Sampler | None
+) -> tuple[str | Tensor | None, str | Sampler | None]:
+    """Split "DPM++ 2M Karras", as older versions of other tools spell sampler and grid in one."""
+    if isinstance(sampler, str) and grid is None and sampler.lower().endswith(" karras"):
+        return "karras", sampler[: -len(" karras")]
+    return grid, sampler
 
 
 def precision(name: str, net: torch.nn.Module) -> torch.dtype:

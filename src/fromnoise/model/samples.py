@@ -27,9 +27,8 @@ class Samples(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            chosen = range(len(self))[index]
-            seeds = [self.recipe["seeds"][i] for i in chosen]
-            return Samples(self.tensor[index], {**self.recipe, "seeds": seeds})
+            rows = list(range(len(self))[index])
+            return Samples(self.tensor[index], part_of(self.recipe, rows))
         if self.tensor.ndim == 2:
             return self.tensor[index].numpy()
         return to_pil(self.tensor[index])
@@ -43,6 +42,18 @@ class Samples(Sequence[Any]):
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.sheet())
+
+
+def part_of(recipe: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The recipe of some samples of a call: what was given for each is cut down with them."""
+    count = len(recipe["seeds"])
+    each = ("seeds", "label", "prompt", "guidance")
+    cut = {
+        key: [value[i] for i in rows]
+        for key, value in recipe.items()
+        if key in each and isinstance(value, list) and len(value) == count
+    }
+    return {**recipe, **cut}
 
 
 def sheet(tensor: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:

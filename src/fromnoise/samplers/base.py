@@ -93,6 +93,8 @@ def sample(
     Arithmetic is never done below float32: x has at least that type, whatever the network's.
     Raises UsageError for a grid that is not a path of times in [0, 1].
     """
+    if not isinstance(sampler, Sampler):
+        raise UsageError(f"{sampler!r} is no sampler; `fn.samplers.get` gives one by its name")
     times = check_grid(grid)
     batch = x_start.shape[0]
     noise = Noise(0, batch) if noise is None else noise

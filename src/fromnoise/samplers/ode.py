@@ -29,6 +29,9 @@ TABLEAU: tuple[tuple[float, ...], ...] = (
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 """Dormand & Prince 1980, RK5(4)7M; the last row of the tableau is the fifth-order solution."""
 
+SMALLEST = 1e-6
+"""Sub-steps (in the angle) below this are not retried."""
+
 LIMIT = 10_000
 """Sub-steps of one step after which the search for an accurate one is given up."""
 
@@ -102,8 +105,11 @@ class AdaptiveOde(Sampler):
             landing = size >= remaining
             taken = torch.minimum(size, remaining)
             reached, final, error = self._try(slope, y, angle, direction * taken, first)
-            accepted = (error <= 1.0) | ~torch.isfinite(error)
-            growth = (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0).nan_to_num(1.0)
+            # A trial step that overflows is retried smaller; where even the smallest does, the
+            # belief itself is not finite, and the walk ends in what it says.
+            hopeless = ~torch.isfinite(error) & (taken <= SMALLEST)
+            accepted = (error <= 1.0) | hopeless
+            growth = (0.9 * error.clamp(min=1e-10) ** -0.2).nan_to_num(0.2).clamp(0.2, 5.0)
             moving = remaining > 0
             # A sub-step cut short to land on s says little about how long the next may be.
             wanted = taken * growth

@@ -203,7 +203,7 @@ def get(
     `heun`, `dpm2`, …). snr: of the corrector of `pc`. tolerance: of `ode`, relative and absolute.
     Raises UsageError for an unknown name, with the nearest, and for an option the sampler lacks.
     """
-    key = _BY_SQUASHED.get(_squash(name))
+    key = _BY_SQUASHED.get(_squash(name)) if isinstance(name, str) else None
     if key is None:
         raise unknown("sampler", name, SAMPLERS)
     sampler = SAMPLERS[key]

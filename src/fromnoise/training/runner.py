@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fromnoise.core.environment import environment
-from fromnoise.core.errors import FileError, UsageError
+from fromnoise.core.errors import FileError, FromNoiseError, UsageError
 from fromnoise.core.files import lock, read_json, sweep, write_bytes, write_json
 from fromnoise.data import Augment, Batch, Dataset, Loader
 from fromnoise.training import checkpoint
@@ -192,10 +192,14 @@ class _Work:
         settings, last = self.run.settings, event.step == self.run.steps
         if self._due(event.step, settings.validate_every, last):
             event = replace(event, validation=self.validate())
-        if self._due(event.step, settings.sample_every, last):
-            event = replace(event, picture=self.draw(event.step))
         if last or leaving or _every(event.step, settings.checkpoint_every):
             event = replace(event, checkpoint=self.save(event.step))
+        # After saving, and never fatal: a picture that fails must not cost what was trained.
+        if self._due(event.step, settings.sample_every, last):
+            try:
+                event = replace(event, picture=self.draw(event.step))
+            except FromNoiseError as error:
+                self.run._warn(f"no sample picture at step {event.step}: {error}")
         return event
 
     def _due(self, step: int, every: int, last: bool) -> bool:
