@@ -5,8 +5,10 @@ before reading it ahead in one process becomes the limit.
 """
 
 import argparse
+import contextlib
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -45,11 +47,9 @@ def _sets(root: Path) -> dict[str, data.Dataset]:
         "PNGs 96 to 64, kept": data.Folder(pictures, 64),
         "PNGs 96 to 64, read anew": data.Folder(pictures, 64, keep_bytes=0),
     }
-    try:
+    # Machines without a colour-emoji font leave this row out.
+    with contextlib.suppress(UsageError):
         made["emoji 32×32"] = data.Emoji(32)
-    except UsageError:
-        # Machines without a colour-emoji font leave this row out.
-        pass
     return made
 
 
@@ -64,21 +64,24 @@ def rate(dataset: data.Dataset, workers: int, seconds: float) -> float:
     return count / passed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--workers", type=int, default=1)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
         sets = _sets(Path(root))
-        head = f"{asked.workers} worker" + ("s" if asked.workers != 1 else "")
-        print(f"samples per second, batches of {BATCH}; ms a batch in one process")
-        print(f"{'data':28s} {'in process':>10s} {head:>10s} {'ms':>8s}")
+        print(f"samples per second, batches of {BATCH}, in this process and with {asked.workers}")
+        print("reading ahead; and the milliseconds a batch takes in this process")
+        print(f"{'data':26s} {'here':>9s} {'ahead':>9s} {'ms':>7s}")
         for name, dataset in sets.items():
-            plain = rate(dataset, 0, asked.seconds)
+            here = rate(dataset, 0, asked.seconds)
             ahead = rate(dataset, asked.workers, asked.seconds)
-            print(f"{name:28s} {plain:10.0f} {ahead:10.0f} {1000 * BATCH / plain:8.2f}")
+            print(f"{name:26s} {here:9.0f} {ahead:9.0f} {1000 * BATCH / here:7.2f}")
+    torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

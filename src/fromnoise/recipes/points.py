@@ -3,6 +3,7 @@
 from typing import Any
 
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
+from fromnoise.recipes.figures import FIGURES
 from fromnoise.training.settings import ObjectiveSettings, TrainSettings
 
 
@@ -14,7 +15,8 @@ def _points(name: str, shape: str, summary: str, paper: str, **choices: Any) -> 
         "train": TrainSettings(steps=3000, batch_size=512, learning_rate=2e-3),
         **choices,
     }
-    return Recipe(name=name, summary=summary, paper=paper, **settings)
+    figure = FIGURES.get(name, "")
+    return Recipe(name=name, summary=summary, paper=paper, figure=figure, **settings)
 
 
 @recipe

@@ -118,7 +118,8 @@ class AdaptiveOde(Sampler):
             move = accepted & moving
             y = torch.where(expand(move, y).bool(), reached, y)
             first = torch.where(expand(move, y).bool(), final, first)
-            angle = torch.where(move, torch.where(landing, stop, angle + direction * taken), angle)
+            done = landing | hopeless
+            angle = torch.where(move, torch.where(done, stop, angle + direction * taken), angle)
         raise FromNoiseError(f"the ODE took more than {LIMIT} sub-steps; use a larger tolerance")
 
     def _try(
