@@ -4,4 +4,12 @@
 its command-line arguments; none means its defaults.
 """
 
-BENCHMARKS = ("langevin", "exact", "scheduler_overhead", "startup", "loader", "network_step", "steps")
+BENCHMARKS = (
+    "langevin",
+    "exact",
+    "scheduler_overhead",
+    "startup",
+    "loader",
+    "network_step",
+    "steps",
+)

@@ -1,6 +1,8 @@
 """Crops of the photographs: the stretch of the file they say, the same for ever."""
 
+import base64
 import hashlib
+import importlib.metadata
 import importlib.util
 import socket
 from pathlib import Path
@@ -38,8 +40,6 @@ def test_every_photograph_is_inside_the_package_and_nothing_is_fetched(
 
 
 def _decoded(text: str) -> bytes:
-    import base64
-
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
