@@ -145,7 +145,7 @@ def digits_blur_noise() -> Recipe:
             "width": 8,
             "blur": 2.0,
         },
-        parameterization={"kind": "eps"},
+        parameterization={"kind": "v"},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
-        sampling=SamplingSettings(sampler="ddpm", grid="uniform", steps=200),
+        sampling=SamplingSettings(sampler="ddpm", grid="uniform", steps=100),
     )
