@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import steps
 from benchmarks.output import NAMES
 from fromnoise.cli.main import run as command
+from fromnoise.evaluate import PixelFeatures, frechet_distance
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_sweep_measures_every_sampler_at_every_number_of_steps(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert command(["train", "digits-ddpm500", "--train.steps", "2", "--out", str(folder)]) == 0
@@ -29,3 +30,17 @@ def test_a_sweep_measures_every_sampler_at_every_number_of_steps(tmp_path: Path)
             assert distance["low"] <= distance["value"] <= distance["high"]
             # Two training steps leave a network that draws nothing like a digit.
             assert distance["value"] > 2 * real
+
+
+def test_differences_are_sharper_than_the_distances_they_are_of() -> None:
+    """The held-out sample's own chance is in both distances, and leaves their difference."""
+    generator = torch.Generator().manual_seed(0)
+    held_out, near = (torch.randn(150, 4, generator=generator).double() for _ in range(2))
+    far = 1.3 * near
+    measured = steps.Yardstick(PixelFeatures(), held_out)
+    same, less = measured.difference(near, near), measured.difference(far, near)
+    assert same.value == same.low == same.high == 0
+    first, second = (frechet_distance(held_out, x) for x in (far, near))
+    assert less.value == pytest.approx(first.value - second.value)
+    assert less.low > 0
+    assert less.high - less.low < (first.high - first.low) + (second.high - second.low)
