@@ -65,7 +65,20 @@ OPTIONS = {
     "ncsn++ time": {"time": "ncsnpp"},
     "closed time": {"time": "closed"},
     "half as wide": {"multipliers": [0.5, 1], "style": {"groups": 2}},
+    "folded": {"style": STYLE | {"patch": 2}, "accepts": {"channels": {"mask": 1}}},
+    "folded in one dimension": {"style": STYLE | {"patch": 2}, "spatial_dims": 1},
 }
+
+
+def test_a_folded_network_is_the_plain_one_on_folded_pictures():
+    network = filled(SMALL | {"style": STYLE | {"patch": 2}})
+    plain = nets.build(SMALL | {"in_channels": 8})
+    plain.load_state_dict(network.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    x, time = torch.randn(2, 2, 8, 8, generator=generator), torch.tensor([3.0, 500.0])
+    folded = torch.nn.functional.pixel_unshuffle(x, 2)
+    answer = torch.nn.functional.pixel_shuffle(plain(folded, time), 2)
+    assert torch.equal(network(x, time), answer)
 
 
 def ask(network: nets.Network, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Condition]:

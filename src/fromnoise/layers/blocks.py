@@ -29,6 +29,9 @@ class Style(Settings):
     (`projected`). residual_scale: factor of every residual sum; 1/√2 keeps its variance.
     pyramid: `residual` also adds the input itself, reduced by a convolution for each level, on the
     way down. ADM (Dhariwal & Nichol 2021) has the first of these, NCSN++ (Song et al. 2021) all.
+
+    patch: side of the squares of pixels that are folded into channels at the entrance and unfolded
+    at the exit; 2 quarters the work (Hoogeboom, Heek & Salimans 2023).
     """
 
     groups: Annotated[int, Field(ge=1)] = 32
@@ -42,6 +45,7 @@ class Style(Settings):
     shortcut: Literal["identity", "projected"] = "identity"
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
     pyramid: Literal["none", "residual"] = "none"
+    patch: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 def group_norm(channels: int, style: Style) -> nn.GroupNorm:

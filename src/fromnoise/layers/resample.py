@@ -105,6 +105,8 @@ def pixel_shuffle(x: Tensor, dims: int, factor: int = 2) -> Tensor:
     Channel c·factor^dims + k becomes sub-pixel k of channel c, counted row by row; for two
     dimensions this is torch's `pixel_shuffle`.
     """
+    if factor == 1:
+        return x
     space = x.shape[2:]
     parted = x.reshape(x.shape[0], -1, *(factor,) * dims, *space)
     order = [axis for d in range(dims) for axis in (2 + dims + d, 2 + d)]
@@ -114,6 +116,8 @@ def pixel_shuffle(x: Tensor, dims: int, factor: int = 2) -> Tensor:
 
 def pixel_unshuffle(x: Tensor, dims: int, factor: int = 2) -> Tensor:
     """The inverse of `pixel_shuffle`: (B, C, *space) to (B, C·factor^dims, *space/factor)."""
+    if factor == 1:
+        return x
     space = [size // factor for size in x.shape[2:]]
     parted = x.reshape(*x.shape[:2], *(v for size in space for v in (size, factor)))
     order = [*range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]

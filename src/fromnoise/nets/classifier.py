@@ -79,7 +79,8 @@ class Classifier(Descending):
         self.in_channels = in_channels
         self.out_channels = classes
         self.spatial_dims = 2
-        self.divisor = 2 ** (len(multipliers) - 1)
+        self.patch = style.patch
+        self.divisor = style.patch * 2 ** (len(multipliers) - 1)
         self.accepts = Accepts()
         self.size = size
         if size < 1 or size % self.divisor or classes < 1:
@@ -91,9 +92,10 @@ class Classifier(Descending):
         check_attention(attention, len(widths), self.accepts)
         make = Maker(2, widths, 4 * channels, attention, style, None)
         self.embedding = Embedding(channels, 4 * channels, time, {})
-        self.enter = xavier_(convolution(2, in_channels, widths[0]))
+        entering = style.patch**2 * in_channels
+        self.enter = xavier_(convolution(2, entering, widths[0]))
         self.down, _ = make.way_down(blocks)
-        self.pyramid = make.pyramid(in_channels)
+        self.pyramid = make.pyramid(entering)
         self.middle = make.middle()
         self.norm = group_norm(widths[-1], style)
         cells = (size // self.divisor) ** 2

@@ -12,7 +12,12 @@ from fromnoise.core.config import Settings
 from fromnoise.core.errors import UsageError
 from fromnoise.layers.blocks import AttentionBlock, ResampleBlock, ResBlock, Style, scaled
 from fromnoise.layers.condition import Condition, Tokens
-from fromnoise.layers.resample import Downsample, FilteredDownsample, upsample
+from fromnoise.layers.resample import (
+    Downsample,
+    FilteredDownsample,
+    pixel_unshuffle,
+    upsample,
+)
 from fromnoise.nets.base import Accepts, Network
 from fromnoise.nets.embed import Embedding
 
@@ -87,6 +92,7 @@ class Level(nn.Module):
 class Descending(Network, ABC):
     """A network that begins as a U-Net does: down the levels and through the middle."""
 
+    patch: int
     embedding: Embedding
     enter: nn.Module
     down: nn.ModuleList
@@ -100,6 +106,7 @@ class Descending(Network, ABC):
         batch = x.shape[0]
         self.check_tokens(batch, condition)
         embedded = silu(self.embedding(time, self.vectors(batch, condition)))
+        x = pixel_unshuffle(x, self.spatial_dims, self.patch)
         h: Tensor = self.enter(x)
         skips = [h]
         for place, level in enumerate(levels(self.down)):

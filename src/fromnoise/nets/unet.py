@@ -10,7 +10,7 @@ from fromnoise.layers.blocks import Style, group_norm
 from fromnoise.layers.condition import Condition
 from fromnoise.layers.embeddings import Convention
 from fromnoise.layers.init import xavier_, zero_
-from fromnoise.layers.resample import convolution
+from fromnoise.layers.resample import convolution, pixel_shuffle
 from fromnoise.nets.base import Accepts
 from fromnoise.nets.embed import Embedding
 from fromnoise.nets.levels import (
@@ -60,19 +60,22 @@ class UNet(Descending):
         self.in_channels = in_channels
         self.out_channels = in_channels if out_channels is None else out_channels
         self.spatial_dims = spatial_dims
-        self.divisor = 2 ** (len(multipliers) - 1)
+        self.patch = style.patch
+        self.divisor = style.patch * 2 ** (len(multipliers) - 1)
         self.accepts = accepts
         widths = level_widths(channels, multipliers, blocks)
         check_attention(attention, len(widths), accepts)
         make = Maker(spatial_dims, widths, 4 * channels, attention, style, accepts.tokens)
         self.embedding = Embedding(channels, 4 * channels, time, accepts.vector)
-        self.enter = xavier_(convolution(spatial_dims, self.input_channels, widths[0]))
+        folded = style.patch**spatial_dims
+        entering, leaving = folded * self.input_channels, folded * self.out_channels
+        self.enter = xavier_(convolution(spatial_dims, entering, widths[0]))
         self.down, skips = make.way_down(blocks)
-        self.pyramid = make.pyramid(self.input_channels)
+        self.pyramid = make.pyramid(entering)
         self.middle = make.middle()
         self.up = make.way_up(blocks, skips)
         self.norm = group_norm(widths[0], style)
-        self.leave = zero_(convolution(spatial_dims, widths[0], self.out_channels))
+        self.leave = zero_(convolution(spatial_dims, widths[0], leaving))
 
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
         h, embedded, skips = self.descend(x, time, condition)
@@ -83,4 +86,4 @@ class UNet(Descending):
             if level.resample is not None:
                 h = self.step(level.change, h, embedded)
         answer: Tensor = self.leave(silu(self.norm(h)))
-        return answer
+        return pixel_shuffle(answer, self.spatial_dims, self.patch)
