@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint bench format clean
+.PHONY: demo test test-slow lint bench bench-ablations format clean
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "need Python 3.11 on PATH (or PYTHON=...)"; exit 1; }
@@ -30,6 +30,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-ablations: $(READY)
+	$(BIN)/python -m benchmarks ablations
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -1,7 +1,8 @@
 """What is measured of fromnoise: `python -m benchmarks [NAME …]`, or each module by itself.
 
-`BENCHMARKS` lists them in the order they run, quickest first. What `main` of each is given are
-its command-line arguments; none means its defaults.
+`BENCHMARKS` lists them in the order they run, quickest first; those in `LONG` train many networks
+and run only when they are named. What `main` of each is given are its command-line arguments; none
+means its defaults.
 """
 
 BENCHMARKS = (
@@ -11,5 +12,9 @@ BENCHMARKS = (
     "startup",
     "loader",
     "network_step",
+    "onnx_step",
+    "optimizers",
     "steps",
 )
+
+LONG = ("ablations", "neighbours")

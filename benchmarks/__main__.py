@@ -1,10 +1,10 @@
-"""Run all benchmarks, or the named ones, in order: `python -m benchmarks [NAME …]`."""
+"""Run all but the long benchmarks, or the named ones, in order: `python -m benchmarks [NAME …]`."""
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from benchmarks import BENCHMARKS
+from benchmarks import BENCHMARKS, LONG
 from fromnoise.core.errors import UsageError, unknown
 
 
@@ -14,8 +14,8 @@ def main(names: Sequence[str]) -> None:
     Raises UsageError for an unknown name before anything is run.
     """
     for name in names:
-        if name not in BENCHMARKS:
-            raise unknown("benchmark", name, BENCHMARKS)
+        if name not in (*BENCHMARKS, *LONG):
+            raise unknown("benchmark", name, (*BENCHMARKS, *LONG))
     for name in names or BENCHMARKS:
         print(f"\n== {name} ==", flush=True)
         import_module(f"benchmarks.{name}").main([])

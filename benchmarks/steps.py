@@ -33,7 +33,7 @@ from fromnoise.core.files import write_bytes, write_json
 from fromnoise.data import Dataset
 from fromnoise.evaluate import (
     Estimate,
-    Features,
+    FeatureNetwork,
     frechet_distance,
     frechet_from_moments,
     manifolds,
@@ -56,7 +56,7 @@ Found = dict[str, dict[int, dict[str, Estimate]]]
 class Yardstick:
     """What samples are compared in and with."""
 
-    reader: Features
+    reader: FeatureNetwork
     held_out: Tensor
 
     def measure(self, features: Tensor) -> dict[str, Estimate]:

@@ -46,11 +46,17 @@ def trailing(schedule: Schedule, steps: int, end: float = 0.0) -> Tensor:
     return _close((torch.round(index) if steps <= count else index) / count, end)
 
 
-def leading(schedule: Schedule, steps: int, offset: int = 0, end: float = 0.0) -> Tensor:
+def leading(
+    schedule: Schedule, steps: int, offset: int = 0, end: float = 0.0, short: bool = False
+) -> Tensor:
     """Indices i·⌊T/N⌋ + offset for i = N−1 … 0: never starts at the last index.
 
     With T = 1000 and N = 10: 900, 800, …, 0 (Song et al. 2021, "DDIM", linear τ).
+    short: the first N of the N + 1 indices for one step more, as multistep solvers are often used.
     """
+    if short:
+        longer = leading(schedule, _steps(steps) + 1, offset, end)
+        return _close(longer[:steps], end)
     count = _knots(schedule)
     stride = count // _steps(steps) if steps <= count else count / steps
     index = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride
@@ -59,13 +65,21 @@ def leading(schedule: Schedule, steps: int, offset: int = 0, end: float = 0.0) -
     return _close((index + 1.0) / count, end)
 
 
-def linspace(schedule: Schedule, steps: int, end: float = 0.0) -> Tensor:
-    """Indices evenly from T − 1 to 0, both taken, rounded; `trailing` with more steps than T."""
+def linspace(
+    schedule: Schedule, steps: int, end: float = 0.0, short: bool = False, rounded: bool = True
+) -> Tensor:
+    """Indices evenly from T − 1 to 0, both taken, rounded; `trailing` with more steps than T.
+
+    short: the first N of the N + 1 indices for one step more, as multistep solvers are often used.
+    rounded: whether the indices are whole.
+    """
+    if short:
+        return _close(linspace(schedule, _steps(steps) + 1, end, rounded=rounded)[:steps], end)
     count = _knots(schedule)
     if _steps(steps) > count:
         return trailing(schedule, steps, end)
     index = torch.linspace(count - 1, 0, steps, dtype=torch.float64)
-    return _close((torch.round(index) + 1.0) / count, end)
+    return _close(((torch.round(index) if rounded else index) + 1.0) / count, end)
 
 
 def quadratic(schedule: Schedule, steps: int, end: float = 0.0) -> Tensor:

@@ -43,10 +43,17 @@ def _unit_variance(scales: Scales) -> Tensor:
 
 @dataclass(frozen=True)
 class Parameterization(ABC):
-    """How to read a network. `clock` and `clock_scale` say what the network is told of the time."""
+    """How to read a network.
+
+    `clock` and `clock_scale` say what the network is told of the time; `clock_shift` is added to
+    it. `inputs`: of eps, x0, v and score, whether x_t comes in at unit variance or as it is, which
+    differ where the schedule does not preserve the variance.
+    """
 
     clock: Clock = "index"
     clock_scale: float = 1000.0
+    clock_shift: float = 0.0
+    inputs: Literal["unit", "as_is"] = "unit"
 
     @abstractmethod
     def coefficients(self, scales: Scales) -> Coefficients:
@@ -59,12 +66,16 @@ class Parameterization(ABC):
     def time(self, t: Tensor, scales: Scales) -> Tensor:
         """What the network is told of the time t (B,), float64."""
         if self.clock == "index":
-            return t * self.clock_scale - 1.0
+            return t * self.clock_scale - 1.0 + self.clock_shift
         if self.clock == "time":
-            return t * self.clock_scale
+            return t * self.clock_scale + self.clock_shift
         if self.clock == "sigma":
-            return scales.sigma * self.clock_scale
-        return scales.log_ratio * self.clock_scale
+            return scales.sigma * self.clock_scale + self.clock_shift
+        return scales.log_ratio * self.clock_scale + self.clock_shift
+
+    def inside(self, scales: Scales) -> Tensor:
+        """`in` of eps, x0, v and score: 1/√(α² + σ²), or 1 where inputs come in as they are."""
+        return _unit_variance(scales) if self.inputs == "unit" else torch.ones_like(scales.alpha)
 
     def read(self, output: Tensor, x: Tensor, scales: Scales) -> Tensor:
         """x0 = skip·x + out·F."""
@@ -84,7 +95,7 @@ class Eps(Parameterization):
 
     def coefficients(self, scales: Scales) -> Coefficients:
         alpha, sigma = scales
-        return Coefficients(1 / alpha, -sigma / alpha, _unit_variance(scales))
+        return Coefficients(1 / alpha, -sigma / alpha, self.inside(scales))
 
     def target(self, scales: Scales) -> Target:
         return Target(torch.zeros_like(scales.alpha), torch.ones_like(scales.alpha))
@@ -97,7 +108,7 @@ class X0(Parameterization):
 
     def coefficients(self, scales: Scales) -> Coefficients:
         one = torch.ones_like(scales.alpha)
-        return Coefficients(torch.zeros_like(one), one, _unit_variance(scales))
+        return Coefficients(torch.zeros_like(one), one, self.inside(scales))
 
     def target(self, scales: Scales) -> Target:
         return Target(torch.ones_like(scales.alpha), torch.zeros_like(scales.alpha))
@@ -111,7 +122,7 @@ class V(Parameterization):
     def coefficients(self, scales: Scales) -> Coefficients:
         alpha, sigma = scales
         norm = alpha**2 + sigma**2
-        return Coefficients(alpha / norm, -sigma / norm, _unit_variance(scales))
+        return Coefficients(alpha / norm, -sigma / norm, self.inside(scales))
 
     def target(self, scales: Scales) -> Target:
         return Target(-scales.sigma, scales.alpha)
@@ -131,7 +142,7 @@ class Score(Parameterization):
 
     def coefficients(self, scales: Scales) -> Coefficients:
         alpha, sigma = scales
-        return Coefficients(1 / alpha, sigma / alpha, _unit_variance(scales))
+        return Coefficients(1 / alpha, sigma / alpha, self.inside(scales))
 
     def target(self, scales: Scales) -> Target:
         return Target(torch.zeros_like(scales.alpha), -torch.ones_like(scales.alpha))

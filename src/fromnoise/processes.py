@@ -35,6 +35,11 @@ class Process(nn.Module, ABC):
     noisy = True
     """Whether there is noise in it: scales, levels and a schedule."""
 
+    @property
+    def end_held(self) -> bool:
+        """Whether what training changes in it leaves x_1, and so the prior, as it was fitted."""
+        return True
+
     @abstractmethod
     def corrupt(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t given x0 (B, ...), t (B,) and standard normal noise of x0's shape."""
@@ -106,6 +111,8 @@ class _Noisy(Process):
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self._schedule = schedule
+        # What a schedule learns is trained and saved with the process.
+        self.path = schedule.path.weights
 
     @property
     def schedule(self) -> Schedule:
@@ -205,11 +212,13 @@ class Spectral(_Noisy):
             sigma.reshape(-1, 1, 1, 1) * self._colour.to(t.device),
         )
 
-    @functools.lru_cache(maxsize=4096)  # noqa: B019 (a process lives as long as a run)
     def levels(self, t: float) -> tuple[Level, Level]:
         alpha, sigma = self._schedule.at(t)
-        decay = self._decay(torch.tensor([t], dtype=torch.float64))[0, 0]
-        return alpha * decay, sigma * self._colour
+        return alpha * self._decay_at(t), sigma * self._colour
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 (a process lives as long as a run)
+    def _decay_at(self, t: float) -> Tensor:
+        return self._decay(torch.tensor([t], dtype=torch.float64))[0, 0]
 
     def analyse(self, x: Tensor) -> Tensor:
         return dct(x)
@@ -239,6 +248,10 @@ class Cold(Process):
         self.draw: Tensor | None = None
         self.register_buffer("prior_mean", torch.zeros(0))
         self.register_buffer("prior_factor", torch.zeros(0))
+
+    @property
+    def end_held(self) -> bool:
+        return self.family.end_held
 
     def begin(self, noise: Noise, like: Tensor) -> "Cold":
         run = Cold(self.family, self.rank)

@@ -102,28 +102,3 @@ def test_a_mistake_is_one_line_and_leaves_no_trace(
     err = capfd.readouterr().err
     assert says in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_trains_on_pictures_that_are_not_square(tmp_path: Path) -> None:
-    from fromnoise import recipes
-
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i in range(24):
-        height, width = ((20, 40), (40, 20), (28, 28))[i % 3]
-        pixels = np.resize(np.roll(PIXELS, i, 0), (height, width, 3))
-        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
-    recipe = recipes.get("digits").model_dump(mode="json")
-    size = {"kind": "buckets", "side": 16, "divisor": 4, "most": 2.0, "steps": 1}
-    recipe["data"] = {"kind": "folder", "path": str(folder), "size": size}
-    recipe["net"] |= {"in_channels": 3, "channels": 8, "accepts": {}}
-    recipe["encoders"] = {}
-    recipe["objective"]["condition_dropout"] = 0.0
-    recipe["train"] |= {"batch_size": 4, "validate_every": 6, "sample_every": 0}
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    out = tmp_path / "run"
-    asked = ["train", str(tmp_path / "recipe.json"), "--out", str(out)]
-    assert run([*asked, "--train.steps", "6"]) == 0
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert all(np.isfinite(row["loss"]) for row in rows) and np.isfinite(rows[-1]["validation"])

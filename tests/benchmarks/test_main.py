@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import BENCHMARKS, __main__
+from benchmarks import BENCHMARKS, LONG, __main__
 from fromnoise.core.errors import UsageError
 
 
@@ -26,6 +26,11 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_all_run_in_their_order(ran: list[str]) -> None:
     __main__.main([])
     assert ran == [f"benchmarks.{name}" for name in BENCHMARKS]
+
+
+def test_the_long_ones_run_when_named(ran: list[str]) -> None:
+    __main__.main(list(LONG))
+    assert ran == [f"benchmarks.{name}" for name in LONG]
 
 
 def test_the_named_run_in_the_order_given(ran: list[str]) -> None:

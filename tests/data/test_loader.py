@@ -1,20 +1,17 @@
-"""The loader gives the same batches from any step, with any number of workers, or an error."""
+"""The loader gives the same batches from any step, with any number of workers.
 
-import os
-import signal
-import time
+Workers that die or hang are in `tests/faults`.
+"""
+
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from fromnoise import data
-from fromnoise.core.errors import FileError, TrainingError, UsageError
+from fromnoise.core.errors import UsageError
 
 AUGMENT = data.Both(data.Flip(), data.Shift(2))
 
@@ -68,20 +65,22 @@ def test_a_sample_is_changed_anew_in_each_epoch_and_never_in_place() -> None:
 def test_augmentations_do_what_they_say() -> None:
     x = torch.arange(24.0).reshape(1, 4, 6)
     random = data.generator(0, 0, 0)
-    assert torch.equal(data.Flip(1.0)(x, random), x.flip(-1))
-    assert torch.equal(data.Flip(0.0)(x, random), x)
-    assert torch.equal(data.Shift(0)(x, random), x)
+    assert torch.equal(data.Flip(1.0)(x, random).x, x.flip(-1))
+    assert torch.equal(data.Flip(0.0)(x, random).x, x)
+    assert torch.equal(data.Shift(0)(x, random).x, x)
     padded = torch.nn.functional.pad(x[None], (2, 2, 2, 2), mode="replicate")[0]
     windows = {(i, j): padded[:, i : i + 4, j : j + 6] for i in range(5) for j in range(5)}
     seen = set()
     for index in range(400):
-        moved = data.Shift(2)(x, data.generator(0, 0, index))
+        moved = data.Shift(2)(x, data.generator(0, 0, index)).x
         seen |= {place for place, window in windows.items() if torch.equal(window, moved)}
     assert seen == windows.keys()
-    flips = sum(bool((data.Flip(0.3)(x, data.generator(7, 1, i)) != x).any()) for i in range(2000))
+    flips = sum(
+        bool((data.Flip(0.3)(x, data.generator(7, 1, i)).x != x).any()) for i in range(2000)
+    )
     assert abs(flips - 600) < 5 * (2000 * 0.3 * 0.7) ** 0.5
     built = data.AUGMENTATIONS.build(AUGMENT.config)
-    assert torch.equal(built(x, data.generator(1, 2, 3)), AUGMENT(x, data.generator(1, 2, 3)))
+    assert torch.equal(built(x, data.generator(1, 2, 3)).x, AUGMENT(x, data.generator(1, 2, 3)).x)
     for wrong in ({"kind": "flip", "probability": 2}, {"kind": "shift", "pixels": -1}):
         with pytest.raises(UsageError, match="out of range"):
             data.AUGMENTATIONS.build(wrong)
@@ -92,53 +91,6 @@ def test_steps_of_an_epoch() -> None:
     assert loader.steps(1) == 18 and loader.steps(0.5) == 9 and loader.steps(100) == 1797
     seen = torch.cat([b.index for b in _take(loader.start(0), 18)])
     assert len(seen[:1797].unique()) == 1797
-
-
-class _Faulty(data.Points):
-    """Points whose sample 0 has a fault."""
-
-    def __init__(self, fault: str, note: Path) -> None:
-        super().__init__(count=8)
-        self._fault, self._note = fault, note
-
-    def samples(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> Tensor:
-        if (indices == 0).any():
-            self._note.write_text(str(os.getpid()))
-            if self._fault == "raises":
-                raise FileError("cat.png is damaged")
-            if self._fault == "bug":
-                raise RuntimeError("a bug")
-            if self._fault == "dies":
-                os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(60)
-        return super().samples(indices)
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "message"),
-    [
-        ("raises", FileError, r"^cat\.png is damaged$"),
-        ("bug", TrainingError, "^loading data failed: RuntimeError: a bug"),
-        ("dies", TrainingError, "a process that loads data died"),
-        ("hangs", TrainingError, "no data came within 1 s"),
-    ],
-)
-def test_a_faulty_worker_is_one_clear_error_and_leaves_nothing_running(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: str,
-    error: type[Exception],
-    message: str,
-) -> None:
-    # How long torch waits for a worker to end by itself: 5 s for one that hangs.
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
-    note = tmp_path / "pid"
-    began = time.monotonic()
-    with pytest.raises(error, match=message):
-        _take(data.Loader(_Faulty(fault, note), 2, seed=0, workers=1, timeout=1).start(0), 50)
-    assert time.monotonic() - began < 10
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(note.read_text()), 0)
 
 
 def test_impossible_loaders_are_refused() -> None:

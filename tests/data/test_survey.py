@@ -146,7 +146,7 @@ def test_a_folder_is_told_by_name(mixed: Path) -> None:
     assert set(remarks) <= set(REMARKS)
     # What the survey calls bad is what reading for training leaves out.
     made = data.Folder(str(mixed), 8, max_bad=1.0, layout="flat")
-    assert {str(path.relative_to(mixed)) for path, _ in made.skipped} == set(bad)
+    assert {str(Path(path).relative_to(mixed)) for path, _ in made.skipped} == set(bad)
 
 
 def test_equal_pixels_are_found_whatever_the_file(tmp_path: Path) -> None:

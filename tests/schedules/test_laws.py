@@ -14,6 +14,12 @@ from fromnoise.core.config import plain
 from fromnoise.core.errors import UsageError
 from fromnoise.schedules import SCHEDULES, DiscreteSchedule, Schedule
 
+
+def _frozen(schedule: Schedule) -> Schedule:
+    schedule.path.weights.requires_grad_(False)
+    return schedule
+
+
 EVERY: dict[str, Schedule] = {
     "linear": schedules.linear(),
     "linear of 1": schedules.linear(1),
@@ -23,11 +29,13 @@ EVERY: dict[str, Schedule] = {
     "cosine": schedules.cosine(),
     "cosine of 1": schedules.cosine(1),
     "sigmoid": schedules.sigmoid(37),
+    "betas": schedules.listed([0.1, 0.2, 0.4]),
     "vp": schedules.vp(),
     "sub_vp": schedules.sub_vp(),
     "ve": schedules.ve(),
     "edm": schedules.edm(),
     "flow": schedules.flow(),
+    "learned": _frozen(schedules.learned()),
     "shifted flow": schedules.flow(3.0),
     "zero linear": schedules.zero_terminal_snr(schedules.linear()),
     "zero linear of 2": schedules.zero_terminal_snr(schedules.linear(2)),

@@ -86,9 +86,10 @@ def test_a_broken_value_stops_before_anything_changes(value: float, precision: A
 class Exploding(Denoising):
     """A finite loss whose gradient is not."""
 
-    def loss(self, batch: Any, draws: Draws) -> Tensor:
+    def phases(self, batch: Any, draws: Draws) -> Iterator[Phase]:
         weight = next(self.parameters())
-        return super().loss(batch, draws) + torch.sqrt((weight * 0.0).sum())
+        for phase in super().phases(batch, draws):
+            yield replace(phase, loss=phase.loss + torch.sqrt((weight * 0.0).sum()))
 
 
 def test_a_finite_loss_with_a_broken_gradient_stops_too() -> None:
@@ -186,9 +187,9 @@ def test_data_that_ends_is_an_error() -> None:
 class Hungry(Denoising):
     """Asks for more memory than there is."""
 
-    def loss(self, batch: Any, draws: Draws) -> Tensor:
+    def phases(self, batch: Any, draws: Draws) -> Iterator[Phase]:
         torch.empty(1 << 52)
-        return super().loss(batch, draws)
+        return super().phases(batch, draws)
 
 
 def test_running_out_of_memory_says_what_to_change() -> None:
@@ -201,7 +202,7 @@ def test_running_out_of_memory_says_what_to_change() -> None:
 class Broken(Denoising):
     """Fails with an error of its own."""
 
-    def loss(self, batch: Any, draws: Draws) -> Tensor:
+    def phases(self, batch: Any, draws: Draws) -> Iterator[Phase]:
         raise RuntimeError("the network is broken")
 
 

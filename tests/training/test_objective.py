@@ -10,9 +10,10 @@ from training import toy
 
 from fromnoise import schedules
 from fromnoise.core.errors import UsageError
+from fromnoise.core.randomness import Noise
 from fromnoise.data import Batch
 from fromnoise.denoisers import NetworkDenoiser
-from fromnoise.encoders import Conditioning
+from fromnoise.encoders import Augmentation, Conditioning, Label
 from fromnoise.layers.condition import Condition
 from fromnoise.nets.base import Accepts, Network
 from fromnoise.operators.families import FAMILIES
@@ -25,7 +26,7 @@ from fromnoise.training import (
     Draws,
     ObjectiveSettings,
 )
-from fromnoise.training.objective import denoising
+from fromnoise.training.objective import Noising, condition_of, denoising
 
 NOTHING = Conditioning({})
 
@@ -298,3 +299,67 @@ def test_drawing_costs_little() -> None:
         source.noise.normal(like)
         took.append(time.perf_counter() - began)
     assert min(took) < 0.004
+
+
+def _noises(**settings: float) -> tuple[Tensor, Tensor]:
+    """(ε, what the pictures are made with) of many samples of three channels."""
+    like = torch.empty(300, 3, 8, 8, dtype=torch.float64)
+    return Noising(**settings)(Noise(0, 300), like)
+
+
+def test_input_perturbation_adds_noise_to_the_input_and_not_to_the_target() -> None:
+    """x_t has noise of the variance 1 + γ², of which ε explains 1 (Ning et al. 2023, eq. 9)."""
+    (plain, _), (eps, inside) = _noises(), _noises(input_perturbation=0.5)
+    assert torch.equal(eps, plain)
+    assert inside.var().item() == pytest.approx(1.25, rel=0.02)
+    assert (inside * eps).mean().item() == pytest.approx(1.0, rel=0.02)
+
+
+def test_an_offset_is_shared_by_the_pixels_of_a_channel_and_is_to_be_found() -> None:
+    eps, inside = _noises(offset=0.5)
+    assert torch.equal(eps, inside)
+    assert eps.var().item() == pytest.approx(1.25, rel=0.03)
+    means = eps.mean((2, 3))
+    assert means.var().item() == pytest.approx(0.25 + 1 / 64, rel=0.15)
+    assert torch.corrcoef(means.T).fill_diagonal_(0).abs().max() < 0.2
+    assert Noising(offset=0.5)(Noise(0, 4), torch.empty(4, 2))[0].shape == (4, 2)
+
+
+def test_neither_changes_anything_at_0_nor_outside_training() -> None:
+    eps, inside = _noises()
+    assert torch.equal(eps, inside) and torch.equal(eps, Noise(0, 300).normal(eps))
+    batch = toy.Points(16).batch(range(16))
+    plain = toy.objective(dropout=0.0)
+    for name in ("input_perturbation", "noise_offset"):
+        none, some = (
+            toy.objective(ObjectiveSettings(condition_dropout=0.2, **{name: value}), dropout=0.0)
+            for value in (0.0, 0.1)
+        )
+        expected = plain.loss(batch, draws(16))
+        assert torch.equal(none.loss(batch, draws(16)), expected)
+        assert not torch.equal(some.loss(batch, draws(16)), expected)
+        quiet = plain.eval().loss(batch, draws(16))
+        assert torch.equal(some.eval().loss(batch, draws(16)), quiet)
+        plain.train()
+
+
+@pytest.mark.parametrize("name", ["input_perturbation", "noise_offset"])
+def test_noise_is_not_changed_where_there_is_none(name: str) -> None:
+    cold = NetworkDenoiser(
+        Linear((8, 8)), Cold(FAMILIES.build({"kind": "blur"})),
+        PARAMETERIZATIONS.build({"kind": "x0", "clock": "time"}),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="leave both at 0"):
+        denoising(cold, NOTHING, ObjectiveSettings(**{name: 0.1}))
+
+
+def test_what_was_done_to_a_sample_is_told_whether_the_rest_is_dropped_or_not() -> None:
+    conditioning = Conditioning({"label": Label(2), "augment": Augmentation(3)})
+    batch = replace(toy.Points(200).batch(range(200)), augment=torch.randn(200, 3))
+    chance = torch.rand(200)
+    told = condition_of(conditioning, batch, chance, 0.5, torch.device("cpu"))
+    assert told is not None
+    assert torch.equal(told.vector["augment"], batch.augment)
+    assert torch.equal(told.vector["label"].sum(1) == 0, chance < 0.5)
+    nothing = condition_of(conditioning, replace(batch, augment=None), chance, 0.0, chance.device)
+    assert nothing is not None and not nothing.vector["augment"].any()

@@ -1,11 +1,6 @@
-"""The run folder: what is written, when, by which weights; and several processes."""
+"""The run folder: what is written, when, and by which weights."""
 
 import io
-import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,38 +173,3 @@ def test_differences_are_found_at_any_depth() -> None:
         "b.c": (2, 5), "b.d.e": (3, 4), "b.d.g": (None, 0), "f": ([1, 2], [1, 3]),
     }  # fmt: skip
     assert differences(before, before) == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_processes_train_as_one_does(tmp_path: Path, accumulation: int) -> None:
-    settings = json.dumps({"accumulation": accumulation})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    shared |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "TOY_DROPOUT": "0"}
-    ranks = []
-    for rank in ("0", "1"):
-        environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
-        ranks.append(
-            subprocess.Popen(
-                [sys.executable, toy.__file__, str(tmp_path / "two"), settings],
-                env=environment,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-    outputs = [rank.communicate(timeout=100)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    # Both hold the same weights after every step, bit for bit.
-    assert outputs[0] == outputs[1]
-    assert len(outputs[0].splitlines()) == 12
-    one = toy.run(tmp_path / "one", {}, dropout=0.0)
-    list(one.train())
-    ours, theirs = (
-        checkpoint.load_tensors(checkpoint.steps(tmp_path / name)[-1] / "objective.safetensors")[0]
-        for name in ("two", "one")
-    )
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=2e-5)

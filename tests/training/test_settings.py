@@ -16,6 +16,7 @@ from torch import Tensor
 from training import toy
 
 from fromnoise.core.errors import TrainingError, UsageError
+from fromnoise.core.files import load_tensors
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning, Label
 from fromnoise.nets import MLP
@@ -53,11 +54,16 @@ def observed(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "average": sha256(b"".join(v.numpy().tobytes() for v in average.values())).hexdigest(),
         "sizes": {len(batch) for batch in seen},
         "elsewhere": any(batch.caption[0] != str(os.getpid()) for batch in seen),
+        "activations twice": made.task.objective.denoiser.net.checkpointing,
         "lines": len(read_metrics(folder / "metrics.jsonl")),
         "validations": [e.validation for e in events if e.validation is not None],
         "checkpoints": [path.name for path in checkpoint.steps(folder)],
         "pictures": sorted(path.name for path in (folder / "samples").glob("*.png")),
         "event files": len(list(folder.glob("tensorboard/*"))),
+        "snapshots": {
+            path.parent.name: {str(v.dtype) for v in load_tensors(path)[0].values()}
+            for path in folder.glob("snapshots/*/averages.safetensors")
+        },
     }
 
 
@@ -71,6 +77,7 @@ EFFECTS: dict[str, tuple[dict[str, Any], str, Any]] = {
     "epochs": ({"epochs": 2.1}, "steps", 11),
     "batch_size": ({"batch_size": 5}, "sizes", {5}),
     "accumulation": ({"accumulation": 3}, "sizes", {2, 3}),
+    "gradient_checkpointing": ({"gradient_checkpointing": True}, "activations twice", True),
     "optimizer": ({"optimizer": {"kind": "adamw", "beta1": 0.5}}, "weights", None),
     "learning_rate": ({"learning_rate": 0.1}, "rates", None),
     "warmup": ({"warmup": 5}, "rates", None),
@@ -78,6 +85,18 @@ EFFECTS: dict[str, tuple[dict[str, Any], str, Any]] = {
     "weight_decay": ({"weight_decay": 0.5}, "weights", None),
     "clip": ({"clip": 0.01}, "weights", None),
     "ema": ({"ema": 0.1}, "average", None),
+    "post_hoc": ({"post_hoc": [0.1]}, "snapshots", {"step-00000012": {"torch.float32"}}),
+    "snapshot_every": (
+        {"post_hoc": [0.1], "snapshot_every": 5},
+        "snapshots",
+        {f"step-{n:08d}": {"torch.float32"} for n in (5, 10, 12)},
+    ),
+    "snapshot_precision": (
+        {"post_hoc": [0.1], "snapshot_precision": "float16"},
+        "snapshots",
+        {"step-00000012": {"torch.float16"}},
+    ),
+    "parts": ({"parts": "blocks.*"}, "weights", None),
     "precision": ({"precision": "bfloat16"}, "losses", None),
     "seed": ({"seed": 5}, "losses", None),
     "log_every": ({"log_every": 5}, "lines", 5),
@@ -89,7 +108,10 @@ EFFECTS: dict[str, tuple[dict[str, Any], str, Any]] = {
     "workers": ({"workers": 1}, "elsewhere", True),
     "tensorboard": ({"tensorboard": True}, "event files", 1),
 }
-UNSEEN = {"workers", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"}
+UNSEEN = {
+    "workers", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard", "post_hoc",
+    "snapshot_every", "snapshot_precision", "gradient_checkpointing",
+}  # fmt: skip
 
 
 def test_every_field_is_walked() -> None:
@@ -131,6 +153,9 @@ def _loss(settings: ObjectiveSettings) -> float:
         net, made.denoiser.process, made.denoiser.parameterization, learned_variance=True
     )
     objective = denoising(denoiser, Conditioning({"label": Label(2)}), settings)
+    if objective.uncertainty is not None:
+        # It starts where it changes nothing.
+        torch.nn.init.constant_(objective.uncertainty.weight, 0.1)
     draws = Draws.of_step(0, 1, range(32), 32)
     return objective.loss(toy.Points().batch(range(32)), draws).item()
 
@@ -141,11 +166,15 @@ OBJECTIVES: dict[str, Any] = {
     "condition_dropout": 0.5,
     "self_conditioning": 0.5,
     "variance_weight": 0.0,
+    "loss": "vlb",
+    "uncertainty": 4,
+    "input_perturbation": 0.1,
+    "noise_offset": 0.1,
 }
 
 
 def test_each_field_of_the_objective_does_something() -> None:
-    assert OBJECTIVES.keys() == ObjectiveSettings.model_fields.keys()
+    assert OBJECTIVES.keys() == ObjectiveSettings.model_fields.keys() - {"kind"}
     plain = _loss(ObjectiveSettings())
     assert _loss(ObjectiveSettings()) == plain
     for field, value in OBJECTIVES.items():

@@ -132,8 +132,49 @@ def test_the_discrete_bound_is_the_vlb_of_the_chain() -> None:
         {"kind": "edm", "sigma_data": 0},
         {"kind": "elbo", "steps": 0},
         {"kind": "snrr"},
+        {"kind": "sigmoid", "bias": float("inf")},
     ],
 )
 def test_impossible_weights_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         WEIGHTINGS.build(config)
+
+
+BIASES = (-3.0, 0.0, 2.0)
+
+
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("schedule", [schedules.cosine(100), schedules.vp(), schedules.edm()])
+def test_sigmoid_is_the_bound_times_a_sigmoid(bias: float, schedule: Schedule) -> None:
+    """On the error of ε, ½·(−dλ/dt)·sigmoid(bias − λ): Kingma & Gao 2023 write the loss so."""
+    at = Level(T, schedule, torch.ones_like(T))
+    weight = WEIGHTINGS.build({"kind": "sigmoid", "bias": bias})(at)
+    bound = WEIGHTINGS.build({"kind": "elbo"})(at)
+    torch.testing.assert_close(weight, bound * torch.sigmoid(bias - at.log_snr))
+    of_eps = weight / at.snr
+    torch.testing.assert_close(of_eps, -0.5 * at.slope * torch.sigmoid(bias - at.log_snr))
+    # Half of the bound's at λ = bias, all of it where there is only noise.
+    level_out = Level(schedule.time(torch.tensor([bias]).double()), schedule, torch.ones(1))
+    half = WEIGHTINGS.build({"kind": "sigmoid", "bias": bias})(level_out)
+    torch.testing.assert_close(half, 0.5 * WEIGHTINGS.build({"kind": "elbo"})(level_out))
+
+
+@pytest.mark.parametrize("bias", BIASES)
+def test_sigmoid_without_the_slope_is_p2(bias: float) -> None:
+    at = Level(T, schedules.vp(), torch.ones_like(T))
+    weight = WEIGHTINGS.build({"kind": "sigmoid", "bias": bias})(at) / (-0.5 * at.slope)
+    p2 = WEIGHTINGS.build({"kind": "p2", "k": math.exp(bias), "gamma": 1.0})(at)
+    torch.testing.assert_close(weight, math.exp(bias) * p2)
+
+
+def test_the_sigmoid_loss_is_the_same_on_every_schedule() -> None:
+    """∫ w(t)·mmse dt depends on the ends alone, as the integral over λ does."""
+    low, high, variance = -6.0, 6.0, 0.25
+    found = []
+    for schedule in (schedules.vp(), schedules.edm()):
+        ends = schedule.time(torch.tensor([high, low]).double())
+        t = torch.linspace(float(ends[0]), float(ends[1]), 100_001, dtype=torch.float64)
+        at = Level(t, schedule, torch.ones_like(t))
+        mmse = variance / (1 + variance * at.snr)
+        found.append(torch.trapezoid(WEIGHTINGS.build({"kind": "sigmoid"})(at) * mmse, t).item())
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

@@ -72,10 +72,11 @@ class Counting(Denoising):
         self.register_buffer("taken", torch.zeros(()))
         self.seen: list[Batch] = []
 
-    def loss(self, batch: Batch, draws: Draws) -> Tensor:
+    def losses(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         if self.training:
             self.seen.append(batch)
-        return super().loss(batch, draws) * (1.0 + 0.01 * self.taken)
+        t, losses = super().losses(batch, draws)
+        return t, losses * (1.0 + 0.01 * self.taken)
 
     def after_step(self) -> None:
         self.taken += 1.0

@@ -1,9 +1,7 @@
 """Check a collection of pictures before training on it; look at any data set."""
 
-import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,8 +9,8 @@ from PIL import Image
 from fromnoise import data as sets
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import DataCheckRequest, DataPreviewRequest
-from fromnoise.core.errors import UsageError
-from fromnoise.core.files import read_json, write_json
+from fromnoise.app.sources import config_of
+from fromnoise.core.files import write_json
 from fromnoise.core.images import grid_image, to_pil, write_png
 from fromnoise.data.survey import FAULTS, REMARKS, Survey, survey
 from fromnoise.model import scatter
@@ -41,7 +39,7 @@ def data_check(request: DataCheckRequest, reporter: Reporter) -> int:
 
 def data_preview(request: DataPreviewRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise data preview`."""
-    dataset = _opened(request.source, request.size)
+    dataset = sets.load(config_of(request.source, size=request.size, max_bad=1.0))
     count = min(request.count, len(dataset))
     # Evenly spaced places, so that data sorted by class shows all of them.
     places = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
@@ -56,27 +54,6 @@ def data_preview(request: DataPreviewRequest, reporter: Reporter) -> int:
     reporter.say(f"{dataset.name}: {len(dataset)} samples of shape {dataset.shape}")
     reporter.say(f"preview: {request.out}")
     return 0
-
-
-def _opened(source: str, size: int) -> sets.Dataset:
-    """A data set from what a person names: a kind, or a file or folder."""
-    path = Path(source)
-    if source in sets.DATA:
-        sized = "size" in inspect.signature(sets.DATA[source]).parameters
-        return sets.load({"kind": source, **({"size": size} if sized else {})})
-    if path.suffix in (".npz", ".npy"):
-        return sets.load({"kind": "arrays", "path": source})
-    if path.suffix == ".json":
-        config = read_json(path)
-        if not isinstance(config, dict):
-            raise UsageError(f"{source} holds no configuration of a data set")
-        return sets.load(config)
-    shards = path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
-    if not shards and not path.exists():
-        known = ", ".join(sorted(sets.DATA))
-        raise UsageError(f"{source} is no file or folder, and no data set by name; known: {known}")
-    kind = "shards" if shards else "folder"
-    return sets.load({"kind": kind, "path": source, "size": size, "max_bad": 1.0})
 
 
 def _pictures(

@@ -1,13 +1,14 @@
 """Measure a run on held-out data: evaluation.json, pictures, and one self-contained report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fromnoise import data
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import recipe_of, split
@@ -25,6 +26,7 @@ from fromnoise.evaluate import (
     figure_text,
     loss_curves,
     measure,
+    measure_evidence,
     measure_labels,
     measure_likelihood,
     report_html,
@@ -33,12 +35,16 @@ from fromnoise.evaluate import (
 )
 from fromnoise.explain import film
 from fromnoise.interop.loading import load
+from fromnoise.layers.condition import Condition
 from fromnoise.model import Model, Samples
 from fromnoise.recipes import Recipe
 from fromnoise.training.metrics import read_metrics
+from fromnoise.training.vae import autoencoder
 
 GUIDANCE = 2.0
 """Scale of the guided samples when neither the request nor the recipe says."""
+
+Bounds = Iterator[tuple[str, Estimate]]
 
 _GUIDED = ("label_accuracy",)
 """Figures that are of the guided samples; all others are of the unguided ones."""
@@ -93,8 +99,19 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> int:
 def _subject(folder: Path) -> Subject:
     recipe = recipe_of(folder)
     model = load(folder)
-    train, held_out = split(recipe)
+    train, held_out = split(recipe, _of_one_size(recipe))
     return Subject(folder, recipe, model, _all(train), _all(held_out), train.levels)
+
+
+def _of_one_size(recipe: Recipe) -> Dataset:
+    """The data of a recipe; pictures of many sizes are all brought to the most nearly square one.
+
+    Figures compare sets of pictures, so these must be of one size. The split is the same.
+    """
+    dataset = data.load(recipe.data)
+    if dataset.groups() is None:
+        return dataset
+    return data.load({**recipe.data, "size": list(dataset.shape[1:])})
 
 
 def _all(dataset: Dataset) -> Labelled:
@@ -173,7 +190,7 @@ def _figures(
             progress.advance(len(found), key)
         if guided is not None:
             _beside_guided(subject, reader, found, _labelled(guided), scale)
-        if request.likelihood and subject.model.denoiser.process.noisy:
+        if request.likelihood:
             found |= _likelihood(subject, request, progress, len(found))
         progress.advance(16)
     return found
@@ -202,25 +219,55 @@ def _beside_guided(
 def _likelihood(
     subject: Subject, request: EvaluateRequest, progress: Progress, done: int
 ) -> dict[str, Estimate]:
-    model = subject.model
+    found: dict[str, Estimate] = {}
+    with torch.no_grad():
+        for key, estimate in _BOUNDS[subject.recipe.objective.kind](subject, request):
+            found[key] = estimate
+            progress.advance(done + len(found), key)
+    return found
 
-    def told(some: Labelled) -> Any:
-        label = some.label.tolist() if subject.labelled and some.label is not None else None
-        return model.condition(len(some.x), label=label)
 
+def _of_diffusion(subject: Subject, request: EvaluateRequest) -> Bounds:
+    if not subject.model.denoiser.process.noisy:
+        return _undefined(subject, request)
     how = Likelihoods(
-        model.denoiser,
-        condition=told,
+        subject.model.denoiser,
+        condition=_told(subject),
         levels=subject.levels,
         bound=request.likelihood,
         flow=min(16, request.likelihood),
     )
-    found = {}
-    with torch.no_grad():
-        for key, estimate in measure_likelihood(subject.train, subject.held_out, how, request.seed):
-            found[key] = estimate
-            progress.advance(done + len(found), key)
-    return found
+    return measure_likelihood(subject.train, subject.held_out, how, request.seed)
+
+
+def _of_autoencoder(subject: Subject, request: EvaluateRequest) -> Bounds:
+    known = subject.held_out.some(request.likelihood, request.seed)
+    network = autoencoder(subject.model.denoiser)
+    return measure_evidence(network, known, _told(subject), subject.levels, request.seed)
+
+
+def _undefined(subject: Subject, request: EvaluateRequest) -> Bounds:
+    del subject, request
+    return iter(())
+
+
+_BOUNDS: Mapping[str, Callable[[Subject, EvaluateRequest], Bounds]] = {
+    "denoising": _of_diffusion,
+    "vdm": _of_diffusion,
+    "vae": _of_autoencoder,
+    "gan": _undefined,
+}
+"""What bounds the likelihood of a model, by the kind of its objective."""
+
+
+def _told(subject: Subject) -> Callable[[Labelled], Condition | None]:
+    """What a model is told of real data: its labels, where it takes any."""
+
+    def told(some: Labelled) -> Condition | None:
+        label = some.label.tolist() if subject.labelled and some.label is not None else None
+        return subject.model.condition(len(some.x), label=label)
+
+    return told
 
 
 def _labelled(samples: Samples) -> Labelled:

@@ -4,12 +4,17 @@
 short ones.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from fromnoise.core.config import Settings
 from fromnoise.training.settings import TrainSettings
+
+Format = Literal[
+    "fromnoise", "network", "diffusers", "onnx", "torch-export",
+    "guided-diffusion", "score-sde", "dit", "safetensors",
+]  # fmt: skip
 
 
 def _argument(default: Any, description: str) -> Any:
@@ -27,16 +32,36 @@ class TrainRequest(Settings):
     )
     out: str | None = Field(None, description="Run folder to write; runs/RECIPE by default.")
     resume: str | None = Field(None, description="Run folder to go on with, in place of a recipe.")
+    base: str | None = Field(
+        None,
+        description="Model to start from: a run, a model folder, or what else can be opened. Its "
+        "network takes the place of the recipe's.",
+        json_schema_extra={"flags": ["--from"]},
+    )
+    data: str | None = Field(
+        None,
+        description="Other data than the recipe's: a folder of pictures, a tar, a NumPy file, a "
+        "data set by name, or a JSON configuration of one.",
+    )
+    max_bad: float = Field(
+        0.01, ge=0, le=1, description="Share of --data that may be unreadable and left out."
+    )
     train: TrainSettings = Field(
         TrainSettings(), description="Training settings; those not given are the recipe's."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random in training.")
+    processes: int = Field(1, ge=1, le=256, description="Processes that share each step.")
+    restarts: int = Field(
+        0, ge=0, description="Times to go on from the last checkpoint after a process was lost."
+    )
 
 
 class SampleRequest(Settings):
     """Draw samples from a model."""
 
-    model: str | None = _argument(None, "A run folder or a model folder.")
+    model: str | None = _argument(
+        None, "A run or model folder, a folder of diffusers, or owner/name on the hub."
+    )
     count: int = Field(
         16, ge=1, le=100_000, description="Samples to draw.", json_schema_extra={"flags": ["-n"]}
     )
@@ -49,11 +74,33 @@ class SampleRequest(Settings):
     guidance: float | None = Field(None, description="Guidance scale; 1 is none.")
     eta: float | None = Field(None, ge=0, description="Noise that DDIM adds: 0 none, 1 as DDPM.")
     seed: int = Field(0, ge=0, description="Sample i is drawn with seed + i.")
+    width: int | None = Field(None, ge=1, description="Width in pixels, where it may vary.")
+    height: int | None = Field(None, ge=1, description="Height in pixels, where it may vary.")
     out: str | None = Field(None, description="Folder to write pictures to; samples/ by default.")
     batch_size: int | None = Field(None, ge=1, description="Batch the network is run at.")
     exact: bool = Field(False, description="Run the network in float32 throughout.")
     film: bool = Field(False, description="Also write a film strip of the denoising.")
+    processes: int = Field(1, ge=1, le=256, description="Processes that share the batches.")
     replay: str | None = Field(None, description="Draw a written picture again, from its recipe.")
+
+
+class EmaRequest(Settings):
+    """Choose the length of a run's averaged weights after training.
+
+    The run must have tracked averages (--train.post-hoc).
+    """
+
+    run: str = _argument(..., "The run folder.")
+    std: float | None = Field(
+        None, gt=0, le=0.28, description="Width of the average, as a share of the training so far."
+    )
+    step: int | None = Field(None, ge=1, description="Step it is the average at; the last one.")
+    out: str | None = Field(
+        None, description="Model folder to write; RUN/averages/std-WIDTH by default."
+    )
+    sweep: bool = Field(
+        False, description="Measure the held-out loss of many widths; write ema.json and ema.png."
+    )
 
 
 class EvaluateRequest(Settings):
@@ -68,6 +115,36 @@ class EvaluateRequest(Settings):
     likelihood: int = Field(
         128, ge=0, description="Held-out samples whose likelihood is measured; 0 leaves it out."
     )
+
+
+class ConvertRequest(Settings):
+    """Turn a model, or weights of another program, into another format.
+
+    Nothing is written when a name has no place, and each such name is shown. A pickle (.pt, .pth,
+    .ckpt, .bin) is only ever read with --from-pickle, in a process of its own.
+    """
+
+    source: str = _argument(
+        ..., "A run, a model or diffusers folder, a file of weights, or a hub name."
+    )
+    out: str = _argument(..., "File or folder to write.")
+    to: Format | None = Field(
+        None,
+        description="Format to write; by default safetensors for OUT.safetensors, else fromnoise.",
+    )
+    from_pickle: bool = Field(
+        False, description="SOURCE is a PyTorch pickle; read it as data, nothing in it is run."
+    )
+    weights: Literal["auto", "ema", "model"] = Field(
+        "auto", description="Which weights of a checkpoint: averaged where it has them, or a kind."
+    )
+    preset: str | None = Field(
+        None, description="Published model the weights are of, e.g. adm-64; else by their shapes."
+    )
+    flags: str | None = Field(
+        None, description="Command line a model of guided-diffusion was trained with: --flags='…'."
+    )
+    report: str | None = Field(None, description="Also write what was found to this JSON file.")
 
 
 class DataCheckRequest(Settings):

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from fromnoise.app import provenance
+from fromnoise.app import provenance, shares
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import SampleRequest
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder
 from fromnoise.core.images import to_pil, write_png
 from fromnoise.explain import film
+from fromnoise.interop import hub
 from fromnoise.interop.loading import load
 from fromnoise.model import Model, Samples, sheet
-from fromnoise.samplers import Step
+from fromnoise.training.ranks import join
 
 
 def sample(request: SampleRequest, reporter: Reporter) -> int:
@@ -26,32 +26,22 @@ def sample(request: SampleRequest, reporter: Reporter) -> int:
         return replay(request, reporter)
     if request.model is None:
         raise UsageError("name a run or model to sample, e.g. `fromnoise sample runs/digits`")
-    out = check_folder(request.out or "samples")
-    model = load(request.model)
-    drawn, steps = draw(model, request, reporter)
-    write(drawn, model, out)
-    if request.film:
-        strip = film(iter(steps), model.decode)
-        write_png(out / "film.png", strip, {})
-        reporter.say(f"film strip: {out / 'film.png'}")
+    ranks = join()
+    with ranks.together():
+        out = check_folder(request.out or "samples")
+        model = load(request.model)
+        arguments = _arguments(model, request)
+    x, recipe, steps = shares.draw(model, arguments, request.film, ranks, reporter)
+    drawn = Samples(model.decode(x), recipe)
+    with ranks.together():
+        if ranks.first:
+            write(drawn, model, out)
+        if ranks.first and request.film:
+            strip = film(iter(steps), model.decode)
+            write_png(out / "film.png", strip, {})
+            reporter.say(f"film strip: {out / 'film.png'}")
     reporter.say(f"{len(drawn)} samples in {out}, together in {out / 'sheet.png'}")
     return 0
-
-
-def draw(model: Model, request: SampleRequest, reporter: Reporter) -> tuple[Samples, list[Step]]:
-    """The samples asked for, and the steps they took (kept only for a film)."""
-    stream = model.stream(**_arguments(model, request))
-    kept: list[Step] = []
-    x: Tensor | None = None
-    with reporter.progress("sampling", stream.recipe["steps"]) as progress:
-        for step in stream:
-            progress.advance(step.index + 1)
-            x = step.x
-            if request.film:
-                kept.append(step)
-    if x is None:
-        raise UsageError("no step was taken")
-    return Samples(model.decode(x), stream.recipe), kept
 
 
 def write(drawn: Samples, model: Model, out: Path) -> None:
@@ -95,14 +85,14 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
             f"{path} was drawn from outside noise or a grid of its own; not repeatable"
         )
     origin = source or recipe.model.source
-    if origin is None or not Path(origin).exists():
+    if origin is None or not (Path(origin).exists() or hub.is_id(origin)):
         where = "does not say where its model is" if origin is None else f"was drawn by {origin}"
         raise FileError(
             f"{path} {where}, which is not here; name the model first: "
             f"`fromnoise sample MODEL --replay {path.name}`"
         )
     model = load(origin)
-    arguments = told.model_dump(exclude={"seeds", "shape", "start"})
+    arguments = told.model_dump(exclude={"seeds", "start"})
     drawn = model.sample(1, seed=told.seeds, **arguments)
     with Image.open(path) as old:
         before = np.asarray(old.convert(to_pil(drawn.tensor[0]).mode)).astype(int)
@@ -147,8 +137,21 @@ def _arguments(model: Model, request: SampleRequest) -> dict[str, Any]:
         "eta": request.eta,
         "seed": request.seed,
         "batch_size": request.batch_size,
+        "shape": shape_of(model, request),
         "dtype": "float32" if request.exact else "auto",
     }
+
+
+def shape_of(model: Model, request: SampleRequest) -> tuple[int, ...] | None:
+    """The shape of a sample where a width or a height is asked for; None for the model's own."""
+    if request.width is None and request.height is None:
+        return None
+    if len(model.shape) != 3:
+        raise UsageError(
+            f"{model.card.name} draws no pictures, so --width and --height mean nothing"
+        )
+    channels, height, width = model.shape
+    return channels, request.height or height, request.width or width
 
 
 def labels(text: str | None, count: int, model: Model) -> Any:

@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from fromnoise import __version__
+from fromnoise.app.reporting import Reporter, Silent
 from fromnoise.app.verbs import VERBS, carry_out
 from fromnoise.core.config import Settings, first_fault
 from fromnoise.core.errors import FromNoiseError
+from fromnoise.core.group import rank
 
 _GROUPS = {"runs": "List and compare runs.", "data": "Check and look at data."}
 
@@ -42,24 +44,42 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Carry out one command line; returns the exit code. Never shows a traceback for a mistake."""
-    try:
-        result = build()(
+    return guarded(
+        lambda: build()(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
+    )
+
+
+def guarded(work: Callable[[], Any]) -> int:
+    """Do something and return its exit code; an error is one line.
+
+    What several processes were all asked wrongly, the first of them says.
+    """
+    try:
+        result = work()
     except CycloptsError as error:
-        return _complain(_plain(error), 2)
+        return _complain(_plain(error), 2, quiet=rank() > 0)
     except ValidationError as error:
-        return _complain(first_fault(error), 2)
+        return _complain(first_fault(error), 2, quiet=rank() > 0)
     except FromNoiseError as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(str(error), error.exit_code, error.quiet)
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        return _complain("interrupted", 130, quiet=rank() > 0)
     return result if isinstance(result, int) else 0
 
 
-def _complain(message: str, code: int) -> int:
+def reporter() -> Reporter:
+    """The terminal for the first process; nobody for the others that do the same work."""
+    from fromnoise.cli.terminal import Terminal
+
+    return Silent() if rank() else Terminal()
+
+
+def _complain(message: str, code: int, quiet: bool = False) -> int:
     line = " ".join(message.split())
-    print(f"fromnoise: error: {line}", file=sys.stderr)
+    if not quiet:
+        print(f"fromnoise: error: {line}", file=sys.stderr)
     return code
 
 
@@ -78,10 +98,8 @@ def _function(verb: str) -> Callable[..., int]:
     signature = inspect.Signature(parameters)
 
     def command(*args: Any, **given: Any) -> int:
-        from fromnoise.cli.terminal import Terminal
-
         bound = signature.bind(*args, **given)
-        return carry_out(verb, model(**bound.arguments), Terminal())
+        return carry_out(verb, model(**bound.arguments), reporter())
 
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

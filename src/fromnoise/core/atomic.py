@@ -38,20 +38,21 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
     Raises DiskError when it cannot be written; what was there before stays as it was.
     """
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, len(data)) as temporary, temporary.open("wb") as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary name beside `path` to write to; on leaving it takes the place of `path`.
 
     It is flushed to disk, has the permissions of a new file, and its folder is flushed after the
     rename. When anything raises, the temporary is removed and `path` stays as it was.
+    needed: bytes that will be written, where they are known, for the error that names them.
     """
     path = Path(path)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path, needed):
+        make_folder(path.parent)
         with temporary_beside(path, ".") as temporary:
             temporary.touch(0o666, exist_ok=False)
             # A library may put a private file of mode 0600 in its place.
@@ -88,15 +89,40 @@ def sweep(folder: str | Path) -> list[Path]:
     return removed
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and wait until the disk itself has the new ones."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        flush(place.parent)
+
+
+def require_room(path: str | Path, needed: int) -> None:
+    """Raise DiskError, before anything is written, when the disk of `path` cannot hold it.
+
+    needed: bytes that will be written. A fifth more must be free: tables and rounding take some.
+    """
+    path = Path(path)
+    there = next((place for place in (path, *path.parents) if place.exists()), Path())
+    room = shutil.disk_usage(there)
+    # Some file systems do not tell their size.
+    if room.total and room.free < needed + needed // 5:
+        raise DiskError(
+            f"cannot write {path}: it needs {needed} bytes and a fifth more, and only {room.free} "
+            f"are free; {_ADVICE[errno.ENOSPC]}. What was there before is unchanged"
+        )
+
+
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
     """Turn what the system refuses while `path` is written into a DiskError with advice."""
     try:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "check the disk and the path")
+        size = "" if needed is None else f" ({needed} bytes)"
         raise DiskError(
-            f"cannot write {path}: {error.strerror or error}; {advice}. "
+            f"cannot write {path}{size}: {error.strerror or error}; {advice}. "
             "What was there before is unchanged"
         ) from error
 

@@ -8,10 +8,11 @@ class FromNoiseError(Exception):
     """Base of every error raised on purpose. The command line prints it as one line.
 
     `exit_code` is what the command line exits with: 2 for a mistake in what was asked,
-    1 for trouble while doing it.
+    1 for trouble while doing it. `quiet`: another process of the group says it.
     """
 
     exit_code = 1
+    quiet = False
 
 
 class UsageError(FromNoiseError):

@@ -20,7 +20,9 @@ from fromnoise.core.atomic import (
     ACTIVE,
     disk_errors,
     flush,
+    make_folder,
     replacing,
+    require_room,
     sweep,
     temporary_beside,
     write_bytes,
@@ -43,8 +45,10 @@ __all__ = [
     "read_json",
     "refuse_pickle",
     "replacing",
+    "require_room",
     "save_tensors",
     "sha256",
+    "size_of",
     "sweep",
     "verify_folder",
     "write_bytes",
@@ -57,6 +61,8 @@ MANIFEST = "MANIFEST.json"
 MAX_JSON = 64 * 2**20
 _VERSION_KEY = "fromnoise_format"
 _LOCK = ".lock"
+_HELD: set[int] = set()
+"""Handles of the folders this process has locked."""
 
 
 def check_folder(path: str | Path) -> Path:
@@ -97,9 +103,10 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, data)
 
 
-def read_json(path: str | Path, max_bytes: int = MAX_JSON) -> Any:
+def read_json(path: str | Path, max_bytes: int = MAX_JSON, finite: bool = True) -> Any:
     """The value of a JSON file.
 
+    finite: whether a number that is not is refused; other programs write them.
     Raises FileError naming path and line: missing, larger than `max_bytes`, not JSON, a key given
     twice, nested deeper than 64 levels, a number that is not finite.
     """
@@ -111,7 +118,7 @@ def read_json(path: str | Path, max_bytes: int = MAX_JSON) -> Any:
         raise unreadable(path, error) from None
     if len(data) > max_bytes:
         raise FileError(f"{path} is larger than {max_bytes} bytes, the most that is read")
-    return strictjson.loads(data, str(path))
+    return strictjson.loads(data, str(path), finite=finite)
 
 
 @contextlib.contextmanager
@@ -126,7 +133,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     if path.exists() and not (path / MANIFEST).is_file() and not _is_empty(path):
         raise FileError(f"{path} exists and was not written by fromnoise; choose another name")
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with temporary_beside(path, "") as temporary:
             temporary.mkdir()
             yield temporary
@@ -193,6 +200,7 @@ def lock(folder: str | Path) -> Iterator[None]:
     with disk_errors(folder / _LOCK):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    _HELD.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,7 +214,22 @@ def lock(folder: str | Path) -> Iterator[None]:
         yield
         fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
-        os.close(handle)
+        if handle in _HELD:
+            _HELD.discard(handle)
+            os.close(handle)
+
+
+def _let_go() -> None:
+    """Close the locks of the process this one was forked from: they are not its own.
+
+    A process that loads data would hold the folder after the one that trains was killed.
+    """
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+if os.name == "posix":
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def save_tensors(
@@ -222,16 +245,17 @@ def save_tensors(
 
     path = Path(path)
     texts = {**(metadata or {}), "format": "pt", _VERSION_KEY: str(FORMAT)}
+    needed = size_of(tensors)
     # The library writes to a temporary of its own; in this folder, `sweep` finds that one too.
-    with replacing(path) as temporary, temporary_beside(path, ".") as room:
+    with replacing(path, needed) as temporary, temporary_beside(path, ".") as room:
         try:
             room.mkdir()
             save_file(_separate(tensors), room / "tensors", texts)
             os.replace(room / "tensors", temporary)
         except SafetensorError as error:
             raise DiskError(
-                f"cannot write {path}: {error}; free some space or choose another disk. "
-                "What was there before is unchanged"
+                f"cannot write {path} ({needed} bytes): {error}; free some space or choose another "
+                "disk. What was there before is unchanged"
             ) from None
 
 
@@ -257,6 +281,11 @@ def load_tensors(
         raise FileError(f"{path} cannot be read: {error}; the file is damaged") from None
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def size_of(tensors: Mapping[str, "Tensor"]) -> int:
+    """The bytes of all tensors together."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _separate(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:

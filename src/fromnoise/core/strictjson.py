@@ -15,9 +15,10 @@ class _Duplicate(ValueError):
     """Two values under one key: which one counts would depend on the reader."""
 
 
-def loads(data: bytes, what: str, max_depth: int = MAX_DEPTH) -> Any:
+def loads(data: bytes, what: str, max_depth: int = MAX_DEPTH, finite: bool = True) -> Any:
     """The value of a JSON text; `what` names it (a path) in errors.
 
+    finite: whether NaN and infinities are refused; other programs write them.
     Raises FileError, naming the line, for text that is not UTF-8 or not JSON, a key given twice in
     one object, nesting deeper than `max_depth`, and numbers that are not finite.
     """
@@ -27,8 +28,9 @@ def loads(data: bytes, what: str, max_depth: int = MAX_DEPTH) -> Any:
         line = data.count(b"\n", 0, error.start) + 1
         raise FileError(f"{what}, line {line}: not UTF-8 text; save it as UTF-8") from None
     try:
+        number = _finite if finite else float
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
+            text, object_pairs_hook=_unique, parse_float=number, parse_constant=number
         )
     except json.JSONDecodeError as error:
         raise FileError(f"{what}, line {error.lineno}: not valid JSON: {error.msg}") from None

@@ -48,23 +48,27 @@ def read_header(path: str | Path) -> TensorHeader:
             header = start[8:] + file.read(length - 1)
     except OSError as error:
         raise unreadable(path, error) from None
+    # Counted before it is parsed: as objects a header takes twenty times its own size.
+    _check_count(path, header.count(b'"data_offsets"'))
     return _checked(path, strictjson.loads(header, f"{path} (header)", 4), size - 8 - length)
 
 
 def refuse_pickle(path: str | Path) -> None:
-    """Raise FileError when a file is a pickle, or a zip archive as PyTorch wraps them in."""
+    """Raise FileError when a file is a pickle, or an archive as PyTorch wraps them in."""
     path = Path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(262)
     except OSError as error:
         raise unreadable(path, error) from None
     # A safetensors header of 640 bytes begins 0x80 0x02 as well, but then `{` follows at byte 8.
     pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5")
-    if start[:4] == b"PK\x03\x04" or (pickled and start[8:] != b"{"):
+    archived = start[:4] == b"PK\x03\x04" or start[257:] == b"ustar"
+    if archived or (pickled and start[8:9] != b"{"):
         raise FileError(
             f"{path} is a pickle (a .pt, .ckpt or .bin file); it can run code when opened and is "
-            "never loaded. Ask its author for a safetensors file"
+            "never loaded. Ask its author for a safetensors file, or take the weights out: "
+            "`fromnoise convert --from-pickle FILE OUT.safetensors`"
         )
 
 
@@ -93,14 +97,18 @@ def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
     raise FileError(f"{path} is not a safetensors file, or its beginning is damaged")
 
 
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_TENSORS:
+        raise FileError(f"{path} names {count} tensors; at most {MAX_TENSORS} are read")
+
+
 def _checked(path: Path, header: Any, data_size: int) -> TensorHeader:
     if not isinstance(header, dict):
         raise FileError(f"{path}: its header is not a JSON object; the file is damaged")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FileError(f"{path}: its metadata are not texts by name; the file is damaged")
-    if len(header) > MAX_TENSORS:
-        raise FileError(f"{path} names {len(header)} tensors; at most {MAX_TENSORS} are read")
+    _check_count(path, len(header))
     spans = [(*_span(path, name, entry), name) for name, entry in header.items()]
     position = 0
     for begin, end, name in sorted(spans):
@@ -120,6 +128,8 @@ def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
     """Where the bytes of a tensor begin and end, after checking that its entry is consistent."""
     if any(ord(c) < 32 for c in name):
         raise _damaged(path, name, "has a control character in its name")
+    if ".." in name.replace("\\", "/").split("/"):
+        raise _damaged(path, name, "has a path that leads up for its name")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _damaged(path, name, "does not have exactly dtype, shape and data_offsets")
     shape, offsets, dtype = entry["shape"], entry["data_offsets"], entry["dtype"]

@@ -5,7 +5,18 @@ from typing import Any, cast
 
 from fromnoise.core.errors import UsageError
 from fromnoise.data.arrays import Arrays
-from fromnoise.data.augment import AUGMENTATIONS, Augment, Both, Flip, Shift, generator
+from fromnoise.data.augment import (
+    AUGMENTATIONS,
+    Augment,
+    Both,
+    Changed,
+    Crop,
+    Flip,
+    Geometric,
+    Shift,
+    chain,
+    generator,
+)
 from fromnoise.data.base import DATA, Batch, Dataset, Subset, split
 from fromnoise.data.buckets import SIZES, Buckets, GroupedOrder
 from fromnoise.data.digits import Digits
@@ -28,11 +39,14 @@ __all__ = [
     "Batch",
     "Both",
     "Buckets",
+    "Changed",
+    "Crop",
     "Dataset",
     "Digits",
     "Emoji",
     "Flip",
     "Folder",
+    "Geometric",
     "Glyphs",
     "GroupedOrder",
     "Hub",
@@ -45,6 +59,7 @@ __all__ = [
     "Shards",
     "Shift",
     "Subset",
+    "chain",
     "generator",
     "load",
     "order",

@@ -26,12 +26,14 @@ class Batch:
 
     x: float32 (B, *shape), pictures in [−1, 1]. label: class numbers (B,), int64, or None.
     index: their places in the data set (B,), int64. caption: a text for each, or None.
+    augment: what was done to each (B, K), where the loader changes them; zeros for nothing.
     """
 
     x: Tensor
     label: Tensor | None
     index: Tensor
     caption: list[str] | None = None
+    augment: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -43,6 +45,7 @@ class Batch:
             None if self.label is None else self.label[rows],
             self.index[rows],
             None if self.caption is None else self.caption[rows],
+            None if self.augment is None else self.augment[rows],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -56,7 +59,8 @@ class Dataset(ABC):
 
     name: of its kind. shape: of a sample, (C, H, W) or (D,). levels: the grey levels the data
     itself has, level k of L at 2k/(L − 1) − 1; None for continuous data. classes: their names.
-    labels: the class number of every sample (N,), int64; None without classes.
+    labels: the class number of every sample (N,), int64; None without classes. skipped: what of
+    the source could not be read and is not in it, by name and reason.
     """
 
     config: dict[str, Any]
@@ -65,6 +69,7 @@ class Dataset(ABC):
     levels: int | None
     classes: tuple[str, ...]
     labels: Tensor | None
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -177,7 +182,7 @@ class Subset(Dataset):
         for index in self.indices[(self.indices < 0) | (self.indices >= len(whole))]:
             raise UsageError(f"sample {index} is out of range; {whole.name} has {len(whole)}")
         self.name, self.shape = whole.name, whole.shape
-        self.levels, self.classes = whole.levels, whole.classes
+        self.levels, self.classes, self.skipped = whole.levels, whole.classes, whole.skipped
         labels = whole.labels
         self.labels = None if labels is None else labels[torch.from_numpy(self.indices)]
 

@@ -62,7 +62,7 @@ class Folder(Dataset):
         if not len(self._pictures):
             raise FileError(f"{root} holds no pictures; they end in {', '.join(sorted(SUFFIXES))}")
         files = [found[place] for place in self._pictures.good]
-        self.skipped = tuple((Path(str(s)), reason) for s, reason in self._pictures.skipped)
+        self.skipped = tuple((str(s), reason) for s, reason in self._pictures.skipped)
         self.name, self.levels, self.shape = root.name or "folder", 256, self._pictures.shape
         self.classes, labels = _classes(files, root) if chosen == "classes" else ((), None)
         told = (

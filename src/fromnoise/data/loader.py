@@ -2,19 +2,19 @@
 
 import itertools
 import math
-import traceback
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from fromnoise.core.errors import FromNoiseError, TrainingError, UsageError
+from fromnoise.core.errors import UsageError
 from fromnoise.data.augment import Augment, generator
 from fromnoise.data.base import Batch, Dataset
 from fromnoise.data.buckets import GroupedOrder
 from fromnoise.data.order import Order
+from fromnoise.data.workers import ahead
+
+_NAMED = 8
 
 
 class Loader:
@@ -60,10 +60,11 @@ class Loader:
         batch = self.dataset.batch(indices.tolist())
         if self.augment is None:
             return batch
+        told = torch.zeros(len(batch), self.augment.width)
         for row, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
             random = generator(self.order.seed, int(epoch), int(index))
-            batch.x[row] = self.augment(batch.x[row].clone(), random)
-        return batch
+            batch.x[row], told[row] = self.augment(batch.x[row].clone(), random)
+        return replace(batch, augment=told)
 
     def start(self, step: int) -> Iterator[Batch]:
         """The batches from global step `step` (0 for the first), without end.
@@ -73,68 +74,10 @@ class Loader:
         """
         if self.workers == 0:
             return map(self.at, itertools.count(step))
-        return self._ahead(step)
+        return ahead(self.at, step, self.workers, self.timeout, self._told)
 
-    def _ahead(self, step: int) -> Iterator[Batch]:
-        loader: DataLoader[Any] = DataLoader(
-            _Steps(self),
-            batch_size=None,
-            sampler=itertools.count(step),
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            timeout=self.timeout,
-            # Its own: by default a draw is taken from the caller's global generator.
-            generator=torch.Generator(),
-        )
-        batches = iter(loader)
-        try:
-            while True:
-                batch = _next(batches, self.timeout)
-                if isinstance(batch, FromNoiseError):
-                    raise batch
-                yield batch
-        finally:
-            # The workers end with their iterator; a traceback would keep it alive.
-            del batches
-
-
-class _Steps(TorchDataset[Any]):
-    """The loader as torch reads it: one item for each step. It runs in the workers."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def __getitem__(self, step: int) -> Batch | FromNoiseError:
-        # Raised in a worker, an error would arrive wrapped in a text of many lines.
-        try:
-            return self._loader.at(step)
-        except FromNoiseError as error:
-            return error
-        except Exception as error:
-            failed = TrainingError(f"loading data failed: {type(error).__name__}: {error}")
-            failed.add_note(traceback.format_exc())
-            return failed
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _next(batches: Iterator[Any], timeout: float) -> Any:
-    """The next batch, or the error that came in its place."""
-    try:
-        return next(batches)
-    except RuntimeError as error:
-        return TrainingError(_reason(error, timeout))
-
-
-def _reason(error: RuntimeError, timeout: float) -> str:
-    text = str(error)
-    if "timed out" in text:
-        return f"no data came within {timeout:g} s; a worker hangs or the disk is too slow"
-    if "exited unexpectedly" in text:
-        return (
-            f"a process that loads data died ({text.splitlines()[0]}); it may have run out of "
-            "memory: use fewer workers"
-        )
-    return f"loading data failed: {text.splitlines()[0]}"
+    def _told(self, step: int) -> str:
+        """Which samples a step reads, in words."""
+        indices = self.order(step)[0].tolist()
+        more = ", …" if len(indices) > _NAMED else ""
+        return f"step {step + 1}, samples {', '.join(map(str, indices[:_NAMED]))}{more}"

@@ -17,12 +17,14 @@ Slot = Literal["channels", "vector", "tokens"]
 class Encoder(nn.Module, ABC):
     """Raw input → a condition with one slot filled, and what stands for no input: the null.
 
-    slot: which of the three slots it fills. width: of what it fills it with.
+    slot: which of the three slots it fills. width: of what it fills it with. droppable: whether
+    training may leave it out, so that there is a model without it to guide away from.
     """
 
     config: dict[str, Any]
     slot: Slot
     width: int
+    droppable = True
 
     @abstractmethod
     def encode(self, name: str, raw: Any, batch: int) -> Condition:

@@ -57,11 +57,18 @@ class Conditioning(nn.Module):
     def drop(self, condition: Condition, keep: Tensor) -> Condition:
         """The condition with the null in its place where `keep` (B,) is false.
 
+        Vectors of encoders that are not `droppable` stay.
         Raises ShapeError when the two do not speak of the same number of samples.
         """
         if keep.shape != (condition.batch,):
             raise ShapeError(f"a mask {tuple(keep.shape)} for {condition.batch} samples; use (B,)")
-        return where(keep, condition, self.null(len(keep)))
+        dropped = where(keep, condition, self.null(len(keep)))
+        held = {
+            name: condition.vector[name]
+            for name in self.encoders
+            if self._encoder(name).slot == "vector" and not self._encoder(name).droppable
+        }
+        return replace(dropped, vector={**dropped.vector, **held})
 
     def _encoder(self, name: str) -> Encoder:
         return cast(Encoder, self.encoders[name])

@@ -12,6 +12,7 @@ from fromnoise.evaluate.distances import (
     nearest,
     nearest_train_distance,
 )
+from fromnoise.evaluate.elbo import Evidence, evidence, measure_evidence
 from fromnoise.evaluate.features import (
     FeatureNetwork,
     Features,
@@ -52,6 +53,7 @@ __all__ = [
     "Calibration",
     "Estimate",
     "Evaluation",
+    "Evidence",
     "FeatureNetwork",
     "Features",
     "FlowLikelihood",
@@ -71,6 +73,7 @@ __all__ = [
     "dequantise",
     "discretised_log_likelihood",
     "evaluate",
+    "evidence",
     "figure_text",
     "flow_bits_per_dim",
     "frechet_distance",
@@ -83,6 +86,7 @@ __all__ = [
     "loss_curves",
     "manifolds",
     "measure",
+    "measure_evidence",
     "measure_labels",
     "measure_likelihood",
     "nearest",

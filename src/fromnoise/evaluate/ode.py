@@ -73,9 +73,7 @@ def limits(process: Process) -> tuple[float, float]:
 
     Where α is 0 at t = 1 the end is 0.001 below it.
     """
-    schedule = process.schedule
-    start = 1e-3 if schedule.steps in (None, 1) else 1.0 / schedule.steps
-    return start, 1.0 - 1e-3 if schedule.at(1.0)[0] == 0.0 else 1.0
+    return process.schedule.limits
 
 
 def log_likelihood(

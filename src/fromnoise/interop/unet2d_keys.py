@@ -79,7 +79,8 @@ def _rename(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
     raise FileError(f"{name!r} is not a parameter of a U-Net of this kind")
 
 
-def _modern(name: str) -> str:
+def modern(name: str) -> str:
+    """A parameter's name as diffusers writes it today."""
     for old, new in _OLD:
         name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
     return name
@@ -91,7 +92,7 @@ def _turned(name: str, value: Tensor) -> Tensor:
 
 def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A `UNet2DModel` state dict under our names. Raises FileError for a name it does not know."""
-    return {_rename(_modern(name), _TO_OURS): _turned(name, value) for name, value in state.items()}
+    return {_rename(modern(name), _TO_OURS): _turned(name, value) for name, value in state.items()}
 
 
 def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -127,8 +127,11 @@ def load_model(path: Path) -> Model:
     return model
 
 
-def fill(parts: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy tensors into modules. FileError names the first that is missing, extra or misshapen."""
+def fill(parts: nn.Module, tensors: dict[str, Tensor], path: Path, assign: bool = False) -> None:
+    """Copy tensors into modules. FileError names the first that is missing, extra or misshapen.
+
+    assign: take the tensors themselves, as modules on the meta device must.
+    """
     wanted = parts.state_dict()
     for name in (*wanted, *tensors):
         if name not in tensors or name not in wanted:
@@ -141,4 +144,4 @@ def fill(parts: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
             raise FileError(
                 f"{path}: {name!r} has shape {tuple(value.shape)}, expected {tuple(target.shape)}"
             )
-    parts.load_state_dict(tensors)
+    parts.load_state_dict(tensors, assign=assign)

@@ -1,5 +1,6 @@
 """A model: a denoiser, a codec, encoders and a card. It samples, streams, saves itself."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +19,13 @@ from fromnoise.denoisers import Denoiser, NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.layers.condition import Condition
 from fromnoise.layers.fast import best_dtype, prepare
+from fromnoise.model.estimate import watched
 from fromnoise.model.samples import Samples
 from fromnoise.model.stream import Stream
 from fromnoise.nets.base import SELF
 from fromnoise.samplers import Sampler, Step
+from fromnoise.samplers.ancestral import Ancestral
+from fromnoise.samplers.wrappers import ClippedData
 
 BATCH = 64
 """The largest batch a network is run at unless asked otherwise."""
@@ -29,17 +33,27 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Defaults:
-    """How a model likes to be sampled."""
+    """How a model likes to be sampled.
+
+    grid_options: arguments of its grid function, taken with that grid only. clip: every belief
+    about pictures is kept within ±clip while sampling.
+    """
 
     sampler: str = "dpm++2m"
     grid: str = "log_snr"
     steps: int = 20
     guidance: float = 1.0
+    grid_options: dict[str, Any] = field(default_factory=dict)
+    clip: float | None = None
 
 
 @dataclass
 class Card:
-    """What is known of a model: name, data, figures, and what the fast path did."""
+    """What is known of a model: name, data, figures, and what the fast path did.
+
+    ancestry: the model it was fine-tuned from and, after it, that one's own: name, source,
+    fingerprint, data and steps of each.
+    """
 
     name: str = "model"
     data: str = ""
@@ -48,7 +62,7 @@ class Card:
     levels: int | None = None
     speed: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
-    ancestry: list[str] = field(default_factory=list)
+    ancestry: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,7 @@ class Model:
         batch_size: the batch the network is run at; the last one is padded to it, so that a
         sample can be repeated bit for bit. dtype: "auto" (bfloat16 where that is faster),
         "float32" (exact), "bfloat16" or "float64". shape: of one sample, where it may vary.
+        A run that will take a minute or more says so with a warning, and what would be quicker.
         Raises UsageError for anything unknown to this model.
         """
         stream = self.stream(
@@ -125,7 +140,8 @@ class Model:
             guidance=guidance, eta=eta, seed=seed, start=start, batch_size=batch_size,
             dtype=dtype, shape=shape,
         )  # fmt: skip
-        return Samples(self.decode(samplers.last(stream)), stream.recipe)
+        walk = watched(stream, _warned, noisy=self.denoiser.process.noisy)
+        return Samples(self.decode(samplers.last(walk)), stream.recipe)
 
     def stream(
         self,
@@ -255,7 +271,21 @@ class Model:
             return grid
         if grid is not None and not isinstance(grid, str):
             raise UsageError("a grid is a name, or times as a tensor such as fn.grids.karras gives")
-        return grids.get(grid or self.defaults.grid)(self.denoiser.process.clock, steps)
+        name = grid or self.defaults.grid
+        options = self.defaults.grid_options if name == self.defaults.grid else {}
+        try:
+            return grids.get(name)(self.denoiser.process.clock, steps, **options)
+        except TypeError:
+            raise UsageError(f"the grid {name!r} does not take {options}") from None
+
+    def _clipping(self, denoiser: Denoiser, sampler: Sampler) -> tuple[Denoiser, Sampler]:
+        """Both, with beliefs kept in range where the model's defaults say so."""
+        limit = self.defaults.clip
+        if limit is None:
+            return denoiser, sampler
+        if isinstance(sampler, Ancestral) and sampler.eta < 1:
+            return denoiser, ClippedData(sampler, limit)
+        return guidance.Clipped(denoiser, limit), sampler
 
     def _run(self, draw: Draw) -> Iterator[Step]:
         """All batches in step with each other, so that a preview shows every sample."""
@@ -286,6 +316,7 @@ class Model:
         if SELF in self.denoiser.net.accepts.channels:
             denoiser = guidance.SelfConditioning(denoiser)
         condition = None if draw.condition is None else draw.condition.rows(index)
+        guided: Denoiser
         if not isinstance(scale, Tensor) and scale == 1:
             guided = denoiser
         else:
@@ -300,8 +331,14 @@ class Model:
                     f"this call needs {(len(draw.seeds), *latent)}"
                 )
             x = draw.start[index].to(work)
-        for step in samplers.sample(guided, draw.sampler, draw.grid, x, condition, noise):
+        guided, sampler = self._clipping(guided, draw.sampler)
+        for step in samplers.sample(guided, sampler, draw.grid, x, condition, noise):
             yield replace(step, x=step.x[: len(rows)], x0=step.x0[: len(rows)])
+
+
+def _warned(text: str) -> None:
+    # From whoever called `sample`.
+    warnings.warn(text, stacklevel=5)
 
 
 def _whole(name: str, value: int) -> int:

@@ -11,17 +11,24 @@ from fromnoise.layers.blocks import Style
 from fromnoise.nets.base import SELF, Accepts, Network
 from fromnoise.nets.classifier import Classifier
 from fromnoise.nets.dit import DiT
+from fromnoise.nets.gan import GAN, Discriminator
 from fromnoise.nets.guided_diffusion import CLASSIFIERS, FLAGS, ClassifierFlags, Flags
+from fromnoise.nets.hvae import HVAE
 from fromnoise.nets.levels import AttentionStyle
 from fromnoise.nets.mlp import MLP
 from fromnoise.nets.presets import PRESETS
 from fromnoise.nets.unet import UNet
+from fromnoise.nets.vae import VAE, Autoencoder
 
 NETS = Kinds("network")
 NETS.register("unet")(UNet)
 NETS.register("mlp")(MLP)
 NETS.register("dit")(DiT)
 NETS.register("classifier")(Classifier)
+NETS.register("vae")(VAE)
+NETS.register("hvae")(HVAE)
+NETS.register("gan")(GAN)
+NETS.register("discriminator")(Discriminator)
 
 
 def build(name: str | Mapping[str, Any], device: str | torch.device | None = None) -> Network:
@@ -49,15 +56,20 @@ def build(name: str | Mapping[str, Any], device: str | torch.device | None = Non
 __all__ = [
     "CLASSIFIERS",
     "FLAGS",
+    "GAN",
+    "HVAE",
     "MLP",
     "NETS",
     "PRESETS",
     "SELF",
+    "VAE",
     "Accepts",
     "AttentionStyle",
+    "Autoencoder",
     "Classifier",
     "ClassifierFlags",
     "DiT",
+    "Discriminator",
     "Flags",
     "Network",
     "Style",

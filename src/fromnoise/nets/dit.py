@@ -113,7 +113,7 @@ class DiT(Network):
                 f"this transformer takes pictures of {self.size[0]} by {self.size[1]}, "
                 f"not {tuple(x.shape[2:])}"
             )
-        embedded = silu(self.embedding(time, self.vectors(len(x), condition)))
+        embedded = silu(self.embedding(time, self.vectors(x.shape[0], condition)))
         tokens = self.enter(x).flatten(2).transpose(1, 2) + self.position
         for block in self.blocks:
             tokens = self.step(block, tokens, embedded)

@@ -70,10 +70,10 @@ class MLP(Network):
         self.leave = zero_(nn.Linear(width, self.out_channels))
 
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        vectors = {name: self.vector(name, len(x), condition) for name in self.accepts.vector}
+        vectors = self.vectors(x.shape[0], condition)
         embedded = silu(self.embedding(time, vectors))
         h = self.enter(x)
         for block in self.blocks:
-            h = block(h, embedded)
+            h = self.step(block, h, embedded)
         answer: Tensor = self.leave(silu(self.norm(h)))
         return answer

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,11 @@ class Family(ABC):
     def learned(self) -> nn.Module:
         """The module of the parameters that training may change; empty for most families."""
         return nn.Module()
+
+    @property
+    def end_held(self) -> bool:
+        """Whether D(x, 1) stays the same whatever is learned, and with it a prior fitted to it."""
+        return True
 
     def draw(self, noise: Noise, like: Float[Tensor, "batch ..."]) -> Tensor | None:
         """The randomness of each sample, (B, ...), from its own seed; None where there is none."""
@@ -161,16 +166,26 @@ class LevelWidths(nn.Module):
 class LearnableBlur(Family):
     """The `blur` family with every level's width a parameter of `learned`.
 
-    The arguments are those of `Blur` and give the widths at the start. Widths stay above 0, so the
-    blur still grows with t whatever is learned. The parameters are saved with `learned`, not in
-    the configuration.
+    The first arguments are those of `Blur` and give the widths at the start. Widths stay above 0,
+    so the blur still grows with t whatever is learned.
+    end: `free`, or `held`: the widths are scaled to σ_k²·Σσ_start²/Σσ², so that the blur at t = 1
+    stays what it was and only the way to it is learned. A loss that is to be small would else take
+    the blur away. The parameters are saved with `learned`, not in the configuration.
     """
 
     def __init__(
-        self, steps: int = 40, first: float = 0.4, last: float = 2.0, growth: str = "linear"
+        self,
+        steps: int = 40,
+        first: float = 0.4,
+        last: float = 2.0,
+        growth: str = "linear",
+        end: Literal["free", "held"] = "free",
     ) -> None:
-        self._widths = LevelWidths(widths(steps, first, last, growth))
+        start = widths(steps, first, last, growth)
+        self._widths = LevelWidths(start)
+        self._total = float((start**2).sum())
         self._steps = steps
+        self._end = end
 
     @property
     def steps(self) -> int:
@@ -180,8 +195,17 @@ class LearnableBlur(Family):
     def learned(self) -> nn.Module:
         return self._widths
 
+    @property
+    def end_held(self) -> bool:
+        return self._end == "held"
+
+    def variances(self) -> Tensor:
+        """What each level adds to the blur's variance (steps,), in pixels², with gradients."""
+        squares: Tensor = self._widths() ** 2
+        return squares * (self._total / squares.sum()) if self.end_held else squares
+
     def _degrade(self, x0: Tensor, t: Tensor, draw: Tensor | None) -> Tensor:
-        return heat(x0, accumulated(self._widths() ** 2, t))
+        return heat(x0, accumulated(self.variances(), t))
 
 
 @FAMILIES.register("downsample")

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from fromnoise.core.config import Settings
 from fromnoise.core.errors import unknown
-from fromnoise.training.settings import ObjectiveSettings, TrainSettings
+from fromnoise.training.settings import AnyObjective, ObjectiveSettings, TrainSettings
 
 Config = dict[str, Any]
 
@@ -19,6 +19,8 @@ class SamplingSettings(Settings):
     grid: str = Field("log_snr", description="Grid by name.")
     steps: int = Field(20, ge=1, description="Steps.")
     guidance: float = Field(1.0, description="Guidance scale; 1 is none.")
+    grid_options: Config = Field({}, description="Arguments of that grid.")
+    clip: float | None = Field(None, gt=0, description="Range that beliefs are kept in.")
 
 
 class Recipe(Settings):
@@ -29,6 +31,9 @@ class Recipe(Settings):
     paper: str = Field(description="The work it follows.")
     figure: str = Field("", description="What it reached here, with the command that measured it.")
     data: Config = Field(description="Data set.")
+    augment: list[Config] = Field(
+        [], description="Changes of the training samples, one after another."
+    )
     held_out: float = Field(0.2, gt=0, lt=1, description="Share of the data kept for measuring.")
     net: Config = Field(description="Network.")
     process: Config = Field(description="How data is corrupted.")
@@ -36,7 +41,11 @@ class Recipe(Settings):
     learned_variance: bool = Field(False, description="Whether the network also gives a variance.")
     codec: Config = Field({"kind": "identity"}, description="Pixels or latents.")
     encoders: dict[str, Config] = Field({}, description="Inputs it is conditioned on.")
-    objective: ObjectiveSettings = Field(ObjectiveSettings(), description="The loss.")
+    base: str | None = Field(None, description="Model whose weights it starts from.")
+    ancestry: list[dict[str, Any]] = Field(
+        [], description="What it was made from, the base first; written when a run begins."
+    )
+    objective: AnyObjective = Field(ObjectiveSettings(), description="The loss.")
     train: TrainSettings = Field(TrainSettings(), description="The training loop.")
     sampling: SamplingSettings = Field(SamplingSettings(), description="Sampling defaults.")
 

@@ -24,7 +24,8 @@ def net(**changes: Any) -> Config:
     }
 
 
-def _digits(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
+def on_digits(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
+    """A recipe on the digits: what they share, changed by what is chosen."""
     settings: Config = {
         "data": {"kind": "digits"},
         "net": net(),
@@ -43,7 +44,7 @@ def _gaussian(schedule: Config) -> Config:
 
 @recipe
 def digits() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits",
         "Class-conditional digits: v-prediction on a cosine schedule, the demo.",
         "Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (v-prediction); "
@@ -57,7 +58,7 @@ def digits() -> Recipe:
 
 @recipe
 def digits_ddpm500() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-ddpm500",
         "DDPM as courses teach it: 500 steps, β from 1e-4 to 0.02, ε-prediction, simple loss.",
         "Ho, Jain & Abbeel 2020",
@@ -70,7 +71,7 @@ def digits_ddpm500() -> Recipe:
 
 @recipe
 def digits_score_ve() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-score-ve",
         "Score matching on the variance-exploding SDE.",
         "Song et al. 2021",
@@ -83,7 +84,7 @@ def digits_score_ve() -> Recipe:
 
 @recipe
 def digits_score_vp() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-score-vp",
         "Score matching on the variance-preserving SDE.",
         "Song et al. 2021",
@@ -96,7 +97,7 @@ def digits_score_vp() -> Recipe:
 
 @recipe
 def digits_edm() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-edm",
         "EDM: preconditioned network, log-normal noise levels, Heun on Karras steps.",
         "Karras et al. 2022",
@@ -109,7 +110,7 @@ def digits_edm() -> Recipe:
 
 @recipe
 def digits_flow() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-flow",
         "Rectified flow: straight lines between noise and data, logit-normal times.",
         "Liu et al. 2023; Esser et al. 2024 (logit-normal times)",
@@ -122,7 +123,7 @@ def digits_flow() -> Recipe:
 
 @recipe
 def digits_cold_blur() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-cold-blur",
         "Cold diffusion: no noise at all, the network undoes a growing blur.",
         "Bansal et al. 2022",
@@ -134,7 +135,7 @@ def digits_cold_blur() -> Recipe:
 
 @recipe
 def digits_blur_noise() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-blur-noise",
         "Blur and noise together: every frequency has its own signal and noise.",
         "Hoogeboom & Salimans 2023",

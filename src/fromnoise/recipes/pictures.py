@@ -51,7 +51,7 @@ def photos_ddpm() -> Recipe:
         process={"kind": "gaussian", "schedule": {"kind": "linear"}},
         parameterization={"kind": "eps"},
         objective=ObjectiveSettings(time_sampling="index"),
-        train=_train(1500),
+        train=_train(1000),
         sampling=SamplingSettings(sampler="ddpm", grid="trailing", steps=250),
     )
 
@@ -77,7 +77,7 @@ def glyphs_dit() -> Recipe:
         parameterization={"kind": "v"},
         encoders={"label": {"kind": "label", "classes": _CHARACTERS}},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
-        train=_train(1500),
+        train=_train(1000),
         sampling=SamplingSettings(grid="uniform", steps=25),
     )
 
@@ -93,7 +93,7 @@ def _iddpm(name: str, schedule: Config, summary: str) -> Recipe:
         parameterization={"kind": "eps", "clock_scale": 4000.0},
         learned_variance=True,
         objective=ObjectiveSettings(time_sampling="index"),
-        train=_train(1500),
+        train=_train(1000),
         sampling=SamplingSettings(sampler="ddpm", grid="trailing", steps=100),
     )
 
@@ -124,10 +124,10 @@ def emoji() -> Recipe:
         "Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (v-prediction)",
         data={"kind": "emoji", "size": 32},
         held_out=0.1,
-        net=net(80),
+        net=net(),
         process=_COSINE,
         parameterization={"kind": "v"},
         objective=ObjectiveSettings(time_sampling="low_discrepancy"),
-        train=_train(2500),
+        train=_train(1500),
         sampling=SamplingSettings(grid="uniform", steps=25),
     )

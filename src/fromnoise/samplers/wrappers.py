@@ -44,6 +44,43 @@ def _silence(seeds: tuple[int, ...]) -> ZeroNoise:
     return ZeroNoise(seeds)
 
 
+@dataclass(frozen=True)
+class ClippedData(Sampler):
+    """A step to α_s·clip(x̂0, −limit, limit) and the noise of the belief before it was clipped.
+
+    x_s + α_s·(clip(x̂0) − x̂0) after the inner step, which is DDIM's: so diffusers clips it, where
+    `guidance.Clipped` takes the noise that fits the clipped belief.
+    """
+
+    sampler: Sampler
+    limit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise UsageError(f"clipping to {self.limit} leaves nothing; use a limit above 0")
+        object.__setattr__(self, "evaluations", self.sampler.evaluations)
+        object.__setattr__(self, "stochastic", self.sampler.stochastic)
+
+    def plan(self, times: Sequence[float]) -> Sampler:
+        return replace(self, sampler=self.sampler.plan(times))
+
+    def with_eta(self, eta: float) -> "ClippedData":
+        return replace(self, sampler=self.sampler.with_eta(eta))
+
+    def init(self, x: Tensor, t: float) -> State:
+        return self.sampler.init(x, t)
+
+    def step(
+        self, bound: Bound, x: Tensor, t: float, s: float, state: State, noise: Noise
+    ) -> tuple[Tensor, State, Prediction]:
+        moved, state, prediction = self.sampler.step(bound, x, t, s, state, noise)
+        process, belief = bound.process, prediction.x0.to(moved.dtype)
+        x0 = belief.clamp(-self.limit, self.limit)
+        gained = scaled(process.levels(s)[0], process.analyse(x0 - belief))
+        moved = moved + process.synthesise(gained)
+        return moved, state, replace(prediction, x0=x0)
+
+
 @remembered
 def renoise(key: None, process: Process, times: Times) -> tuple[Level, Level]:
     """q(x_s | x_t) for s noisier than t: (α_s/α_t, √(σ_s² − (α_s/α_t)²·σ_t²))."""

@@ -5,6 +5,7 @@ Discrete ones take any number of steps and any betas; all are float64 inside.
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from fromnoise.core.config import Kinds
 from fromnoise.core.errors import UsageError
 from fromnoise.schedules.base import DiscreteSchedule, Path, Scales, Scaling, Schedule
+from fromnoise.schedules.learned import learned as _learned
 from fromnoise.schedules.paths import (
     Geometric,
     Knots,
@@ -39,7 +41,9 @@ __all__ = [
     "flow",
     "from_alphas_cumprod",
     "from_betas",
+    "learned",
     "linear",
+    "listed",
     "scaled_linear",
     "sigmoid",
     "sub_vp",
@@ -66,6 +70,12 @@ def from_betas(betas: Tensor) -> DiscreteSchedule:
         raise UsageError("only the last of two or more betas may be 1: it removes the data")
     log_bar = torch.cumsum(torch.log1p(-betas), 0)
     return _discrete(torch.exp(log_bar), -torch.expm1(log_bar))
+
+
+@SCHEDULES.register("betas")
+def listed(betas: Sequence[float]) -> DiscreteSchedule:
+    """A discrete schedule of betas written out, as configuration files hold them; `from_betas`."""
+    return from_betas(torch.tensor(list(betas), dtype=torch.float64))
 
 
 def from_alphas_cumprod(alphas_cumprod: Tensor) -> DiscreteSchedule:
@@ -166,6 +176,9 @@ def flow(shift: float = 1.0) -> Schedule:
     return Schedule(ShiftedFlow(shift), Straight())
 
 
+learned = SCHEDULES.register("learned")(_learned)
+
+
 @SCHEDULES.register("zero_terminal_snr")
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
     """Rescale any variance-preserving schedule so that α is exactly 0 at t = 1.
@@ -173,6 +186,8 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
     √ᾱ'_k = (√ᾱ_k − √ᾱ_T)·√ᾱ_1/(√ᾱ_1 − √ᾱ_T), the first value kept (Lin et al. 2024, algorithm 1).
     A schedule that ends at 0 already (flow) is returned as it is; one with α = 1 raises UsageError.
     """
+    if any(True for _ in schedule.path.weights.parameters()):
+        raise UsageError("a schedule that learns has no fixed end to be rescaled by")
     one = torch.ones((), dtype=torch.float64)
     if schedule(one).alpha.item() == 0.0:
         return copy.copy(schedule)

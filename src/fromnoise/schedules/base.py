@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fromnoise.core.errors import UsageError
 
@@ -28,7 +28,19 @@ class Scales(NamedTuple):
 
 
 class Path(ABC):
-    """A strictly increasing path of noise levels: t in [0, 1] → log(σ/α)."""
+    """A strictly increasing path of noise levels: t in [0, 1] → log(σ/α).
+
+    weights: what of it is learned, which the process it is part of owns; nothing for a formula.
+    interior: those of them that only shape it between its ends.
+    """
+
+    @property
+    def weights(self) -> nn.Module:
+        return nn.Module()
+
+    @property
+    def interior(self) -> tuple[nn.Parameter, ...]:
+        return ()
 
     @abstractmethod
     def log_ratio(self, t: Tensor) -> Tensor:
@@ -99,9 +111,21 @@ class Schedule:
         t = _inside(t)
         return 2.0 * self(t).sigma ** 2 * self.path.rate(t)
 
-    @functools.lru_cache(maxsize=8192)  # noqa: B019 (schedules are few and live as long as a run)
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The times between which the log-SNR is finite: its first level, and 1.
+
+        Where α is 0 at t = 1 the end is 0.001 below it.
+        """
+        first = 1e-3 if self.steps in (None, 1) else 1.0 / self.steps
+        return first, 1.0 - 1e-3 if self.at(1.0)[0] == 0.0 else 1.0
+
     def at(self, t: float) -> tuple[float, float]:
         """(α, σ) at one time as plain numbers; remembered, for samplers walking the same grid."""
+        return self._at(t)
+
+    @functools.lru_cache(maxsize=8192)  # noqa: B019 (schedules are few and live as long as a run)
+    def _at(self, t: float) -> tuple[float, float]:
         alpha, sigma = self(torch.tensor(t, dtype=torch.float64))
         return alpha.item(), sigma.item()
 

@@ -3,6 +3,7 @@
 checkpoints/step-00001234/
     objective.safetensors   everything in the objective's state
     ema.safetensors         the averaged weights
+    power_ema.safetensors   the power-function averages, where they are tracked
     optimizer.safetensors   what the optimizers remember, named group/parameter/quantity
     state.json              step, samples seen, seed, hash of the configuration, versions
     model/                  the model with its averaged weights, ready to load
@@ -27,7 +28,9 @@ from fromnoise.core.files import (
     atomic_folder,
     load_tensors,
     read_json,
+    require_room,
     save_tensors,
+    size_of,
     verify_folder,
     write_json,
 )
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FOLDER = "checkpoints"
+_TEXTS = 64 * 1024
 _NAME = re.compile(r"^step-(\d{8,})$")
 
 Warn = Callable[[str], None]
@@ -64,19 +68,24 @@ def save(
     optimization: "Optimization",
     config: Mapping[str, Any],
     write_model: Callable[[Path], None] | None = None,
+    processes: int = 1,
 ) -> Path:
     """Write the checkpoint of `step` into a run folder, whole or not at all; return its folder.
 
     write_model: writes the model into a folder; it is called with the averaged weights in place.
+    processes: how many took each step together.
     Raises DiskError when it cannot be written, TrainingError when a weight is not finite.
     """
     weights = dict(objective.state_dict())
     _check_finite(weights, step)
     settings = optimization.settings
     path = run / FOLDER / f"step-{step:08d}"
+    check_room(run, objective, ema, optimization, write_model is not None)
     with atomic_folder(path) as folder:
         save_tensors(folder / "objective.safetensors", weights, {})
         save_tensors(folder / "ema.safetensors", ema.shadow, {})
+        if ema.power.stds:
+            save_tensors(folder / "power_ema.safetensors", ema.power.state(), {})
         save_tensors(folder / "optimizer.safetensors", optimization.state(), {})
         if write_model is not None:
             (folder / "model").mkdir()
@@ -87,11 +96,27 @@ def save(
             "step": step,
             "samples": step * settings.batch_size,
             "seed": settings.seed,
+            "processes": processes,
             "config": fingerprint(config),
             "versions": {"fromnoise": __version__, "torch": version("torch")},
         }
         write_json(folder / "state.json", state)
     return path
+
+
+def check_room(
+    run: Path, objective: "Objective", ema: "EMA", optimization: "Optimization", model: bool
+) -> None:
+    """Raise DiskError when the disk has no room for a checkpoint, before the first step too.
+
+    model: whether the model is written as well.
+    """
+    average = size_of(ema.shadow)
+    # Before it has taken a step an optimizer remembers nothing; most keep two numbers a weight.
+    remembered = size_of(optimization.state()) or 2 * average
+    averages = (1 + model) * average + size_of(ema.power.state())
+    needed = size_of(objective.state_dict()) + averages + remembered + _TEXTS
+    require_room(run / FOLDER, needed)
 
 
 def load(
@@ -102,6 +127,19 @@ def load(
     Raises FileError when it does not belong to this objective.
     """
     state = _state(path)
+    load_objective(path, objective)
+    ema.load(load_tensors(path / "ema.safetensors")[0])
+    if ema.power.stds:
+        ema.power.load(load_tensors(path / "power_ema.safetensors")[0])
+    optimization.load(load_tensors(path / "optimizer.safetensors")[0])
+    return state
+
+
+def load_objective(path: Path, objective: "Objective") -> None:
+    """Restore what is trained from a checkpoint, as it was at that step, not averaged.
+
+    Raises FileError when the checkpoint is of another objective.
+    """
     objective_file = path / "objective.safetensors"
     weights, _ = load_tensors(objective_file)
     wanted = objective.state_dict().keys()
@@ -112,9 +150,6 @@ def load(
         objective.load_state_dict(weights)
     except RuntimeError as error:
         raise FileError(f"{objective_file} does not fit what is trained: {error}") from None
-    ema.load(load_tensors(path / "ema.safetensors")[0])
-    optimization.load(load_tensors(path / "optimizer.safetensors")[0])
-    return state
 
 
 def steps(run: Path) -> list[Path]:
@@ -177,6 +212,11 @@ def _state(path: Path) -> dict[str, Any]:
     state = read_json(path / "state.json")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise FileError(f"{path / 'state.json'} is of another format; this version reads {FORMAT}")
+    step, named = state.get("step"), int(path.name.removeprefix("step-"))
+    if type(step) is not int or step != named:
+        raise FileError(
+            f"{path / 'state.json'} is of step {step!r}, and the folder of step {named}"
+        )
     return state
 
 

@@ -77,7 +77,10 @@ class RunRow:
         total = self.steps or "?"
         figures = {"loss": self.last("loss"), "held-out": self.last("validation")}
         told = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if v is not None)
-        return f"{self.name:24} {self.recipe:20} step {self.step} of {total}  {told}".rstrip()
+        base = self.config.get("base")
+        origin = f"  from {base}" if base else ""
+        line = f"{self.name:24} {self.recipe:20} step {self.step} of {total}  {told}"
+        return f"{line.rstrip()}{origin}"
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunRow]:

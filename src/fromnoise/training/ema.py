@@ -1,12 +1,13 @@
 """The running average of the weights that a model is sampled with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from fromnoise.core.errors import FileError
+from fromnoise.training.power_ema import PowerEMA
 
 
 class EMA:
@@ -15,10 +16,13 @@ class EMA:
     The decay warms up as d_n = min(decay, (1 + n)/(10 + n)) at step n = 1, 2, …, so that the first
     weights are soon forgotten. With decay 0 the average is the weights. Weights in a lower
     precision are averaged in float32; float64 ones in float64.
+
+    post_hoc: relative widths of power-function averages that are tracked beside it, in `power`.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, post_hoc: Sequence[float] = ()) -> None:
         self.decay = decay
+        self.power = PowerEMA(module, post_hoc)
         self._weights = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.shadow = {n: _precise(p.detach()).clone() for n, p in self._weights.items()}
 
@@ -29,6 +33,7 @@ class EMA:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step n."""
+        self.power.update(step)
         if not self.shadow:
             return
         values = [_precise(p.detach()) for p in self._weights.values()]

@@ -1,17 +1,15 @@
 """The one training loop: a generator that takes a step and says how it went."""
 
-import atexit
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from fromnoise.core.errors import TrainingError, UsageError
 from fromnoise.data import Batch
@@ -19,10 +17,8 @@ from fromnoise.training.draws import Draws, derive, seeded
 from fromnoise.training.ema import EMA
 from fromnoise.training.objective import Objective, Phase
 from fromnoise.training.optimizers import Optimization, learning_rate
+from fromnoise.training.ranks import Ranks, join
 from fromnoise.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 _DROPOUT = 3
 _NO_MEMORY = ("can't allocate memory", "out of memory")
@@ -63,7 +59,7 @@ def train(
     ema: EMA,
     steps: int,
     start: int = 0,
-    accelerator: "Accelerator | None" = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Event]:
     """Train from step `start` up to `steps`, yielding an `Event` after each step.
 
@@ -71,20 +67,22 @@ def train(
     `start` with its state restored does, bit for bit, what it would have done. The caller's own
     random state is neither used nor changed. Everything else (progress, saving, stopping) is the
     caller's: it happens between two steps.
-    Raises TrainingError, before anything is changed, when a loss or gradient is not finite or
-    memory runs out.
+    ranks: the processes that take each step together; those this one was started with by default.
+    Raises TrainingError, in all of them and before anything is changed, when a loss or gradient
+    is not finite or memory runs out in one.
     """
-    machine = accelerator or default_accelerator()
-    step_of = _Step(objective, optimization, machine)
+    ranks = ranks or join()
+    step_of = _Step(objective, optimization, ranks)
     rate = _Rate()
     source = batches.start(start)
     for step in range(start + 1, steps + 1):
         began = time.perf_counter()
-        batch = _next(source)
-        with _memory(len(batch)):
+        with ranks.together(), within_memory(optimization.settings.batch_size):
+            batch = _next(source)
+        with within_memory(len(batch)):
             losses, norm = step_of(batch, step, steps)
-        objective.after_step()
-        ema.update(step)
+            objective.after_step()
+            ema.update(step)
         rate.took(time.perf_counter() - began)
         yield Event(
             step=step,
@@ -95,26 +93,6 @@ def train(
             learning_rate=learning_rate(step, steps, optimization.settings),
             rate=rate.value,
         )
-
-
-def default_accelerator() -> "Accelerator":
-    """The device and processes this program was started with (alone, or by `accelerate launch`)."""
-    from accelerate import Accelerator
-
-    if "WORLD_SIZE" in os.environ:
-        # Imported later, its functions would keep the group of processes alive as a default.
-        import_module("torch.distributed.nn.functional")
-    machine = Accelerator()
-    if machine.num_processes > 1:
-        # The threads of a group that still lives when the interpreter ends abort the process.
-        atexit.unregister(_leave)
-        atexit.register(_leave)
-    return machine
-
-
-def _leave() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def held_out_loss(
@@ -154,49 +132,50 @@ def autocast(precision: str, device: torch.device) -> Any:
 class _Step:
     """One optimizer step: micro-steps, gradients of all processes, checks, then the change."""
 
-    def __init__(
-        self, objective: Objective, optimization: Optimization, machine: "Accelerator"
-    ) -> None:
-        self._objective = objective.to(machine.device).train()
+    def __init__(self, objective: Objective, optimization: Optimization, ranks: Ranks) -> None:
+        self._device = ranks.machine.device
+        self._objective = objective.to(self._device).train()
         self._optimization = optimization
         self._settings: TrainSettings = optimization.settings
-        self._machine = machine
-        if machine.num_processes > 1:
-            _agree(objective)
+        self._ranks = ranks
+        ranks.same(objective)
 
     def __call__(self, batch: Batch, step: int, steps: int) -> tuple[dict[str, float], float]:
         """The losses by phase, and the norm of all gradients."""
         total = len(batch)
-        spans = _spans(total, self._settings.accumulation, self._machine)
+        spans = _spans(total, self._settings.accumulation, self._ranks)
         running = [self._micro(batch, span, step, total) for span in spans]
         losses: dict[str, float] = {}
         norms: list[float] = []
+        seen: list[list[Tensor]] = []
         rate = learning_rate(step, steps, self._settings)
         while True:
             self._optimization.zero()
-            done = [next(phases, None) for phases in running]
-            reached = [phase for phase in done if phase is not None]
+            with self._ranks.together() as shared, within_memory(total):
+                done = [next(phases, None) for phases in running]
+                reached = [phase for phase in done if phase is not None]
+                shared.mine = sum(value for _, value in reached)
             if not reached:
                 break
             name, group = reached[0][0].name, reached[0][0].group
-            loss = self._sum(sum(value for _, value in reached), group)
-            norm = self._optimization.norm(group)
-            self._check(step, name, loss, float(norm))
+            norm = self._gradient(group, step, name, shared.all)
             self._optimization.step(group, norm, rate)
-            losses[name] = loss
+            losses[name] = sum(shared.all)
             norms.append(float(norm))
+            seen.append([phase.each.detach() for phase, _ in reached if phase.each is not None])
+        for each in filter(None, seen):
+            self._objective.observed(torch.arange(total), self._ranks.rows(torch.cat(each)))
         return losses, math.hypot(*norms)
 
     def _micro(
         self, batch: Batch, span: range, step: int, total: int
     ) -> Iterator[tuple[Phase, float]]:
         """The phases of a part of the batch, each with its gradient added and its share of loss."""
-        settings = self._settings
+        settings, device = self._settings, self._device
         part = batch.rows(slice(span.start, span.stop))
         draws = Draws.of_step(settings.seed, step, span, total)
         share = len(span) / total
         key = derive(settings.seed, step, _DROPOUT, span.start)
-        device = self._machine.device
         phases = iter(self._objective.phases(part, draws))
         index = 0
         while True:
@@ -206,48 +185,56 @@ class _Step:
                 if phase is None:
                     return
                 parameters = self._optimization.parameters[phase.group]
-                self._machine.backward(phase.loss * share, inputs=parameters)
+                torch.autograd.backward(phase.loss * share, inputs=parameters)
             index += 1
             yield phase, phase.loss.item() * share
 
-    def _sum(self, loss: float, group: str) -> float:
-        """The loss over all processes; their gradients are added up as well."""
-        if self._machine.num_processes == 1:
-            return loss
-        parameters = self._optimization.parameters[group]
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        flat = self._machine.reduce(flat, reduction="sum")
-        parts = flat.split([p.numel() for p in parameters])
-        for p, gradient in zip(parameters, parts, strict=True):
-            p.grad = gradient.view_as(p)
-        value = torch.tensor([loss], dtype=torch.float64, device=self._machine.device)
-        return float(self._machine.reduce(value, reduction="sum"))
-
-    def _check(self, step: int, name: str, loss: float, norm: float) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
+    def _gradient(self, group: str, step: int, name: str, losses: list[float]) -> Tensor:
+        """Add up the gradients of all processes and check them; the norm of their sum."""
+        ranks, parameters = self._ranks, self._optimization.parameters[group]
+        own: list[Tensor] = []
+        if ranks.count > 1:
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            for p, gradient in zip(parameters, ranks.add(own), strict=True):
+                p.grad = gradient
+        norm = self._optimization.norm(group)
+        loss = sum(losses)
+        if math.isfinite(loss) and math.isfinite(float(norm)):
+            return norm
         self._optimization.zero()
-        what = f"the {name} is {loss}" if not math.isfinite(loss) else f"its gradient is {norm}"
-        raise TrainingError(
-            f"step {step}: {what}; stopped before this step changed anything. Try a lower "
-            "--train.learning-rate, a longer --train.warmup, --train.precision float32, or look "
-            "for broken values in the data"
-        )
+        if math.isfinite(loss):
+            what = f"its gradient is {float(norm)}"
+            fine = torch.tensor([bool(torch.isfinite(g).all()) for g in own]).all()
+            broken = (~ranks.gather(fine)).tolist()
+        else:
+            what = f"the {name} is {loss}"
+            broken = [not math.isfinite(part) for part in losses]
+        if ranks.count > 1:
+            named = [ranks.name(index) for index, bad in enumerate(broken) if bad]
+            what += f" by {' and '.join(named) or 'all processes together'}"
+        raise ranks.hush(_not_finite(step, what))
 
 
-def _spans(total: int, parts: int, machine: "Accelerator") -> list[range]:
+def _not_finite(step: int, what: str) -> TrainingError:
+    return TrainingError(
+        f"step {step}: {what}; stopped before this step changed anything. Try a lower "
+        "--train.learning-rate, a longer --train.warmup, --train.precision float32, or look "
+        "for broken values in the data"
+    )
+
+
+def _spans(total: int, parts: int, ranks: Ranks) -> list[range]:
     """The places of the batch that this process takes, one range for each micro-step."""
-    pieces = parts * machine.num_processes
-    if total < pieces and machine.num_processes > 1:
-        raise UsageError(
-            f"a batch of {total} cannot be split over {machine.num_processes} processes of {parts} "
-            "micro-steps; use a larger --train.batch-size"
+    pieces = parts * ranks.count
+    if total < pieces and ranks.count > 1:
+        raise ranks.hush(
+            UsageError(
+                f"a batch of {total} cannot be split over {ranks.count} processes of {parts} "
+                "micro-steps; use a larger --train.batch-size"
+            )
         )
     edges = [total * i // pieces for i in range(pieces + 1)]
-    first = parts * machine.process_index
+    first = parts * ranks.index
     own = zip(edges[first : first + parts], edges[first + 1 : first + parts + 1], strict=True)
     return [range(a, b) for a, b in own if b > a]
 
@@ -260,7 +247,8 @@ def _next(source: Iterator[Batch]) -> Batch:
 
 
 @contextmanager
-def _memory(batch: int) -> Iterator[None]:
+def within_memory(batch: int) -> Iterator[None]:
+    """Turn memory that runs out at a batch of so many into an error that says what to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -272,15 +260,6 @@ def _memory(batch: int) -> Iterator[None]:
             "--train.accumulation (the same result in less memory), a smaller --train.batch-size "
             "or smaller pictures"
         ) from error
-
-
-def _agree(objective: Objective) -> None:
-    """All processes start from the first one's weights."""
-    from accelerate.utils import broadcast
-
-    with torch.no_grad():
-        for value in (*objective.parameters(), *objective.buffers()):
-            value.copy_(broadcast(value.detach().clone()))
 
 
 class _Rate:

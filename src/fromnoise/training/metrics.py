@@ -1,11 +1,13 @@
 """What a run measured, one JSON object a line, and TensorBoard event files on request."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from fromnoise.core.atomic import disk_errors
 from fromnoise.core.files import write_text
 
 NAME = "metrics.jsonl"
@@ -34,20 +36,39 @@ class Metrics:
     """Writes the lines of a run that goes on after `step`; later lines are dropped first."""
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
-        path = folder / NAME
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file: IO[str] = path.open("a", encoding="utf-8")
-        self._events: Any = _events(folder / TENSORBOARD, step) if tensorboard else None
+        self._path = folder / NAME
+        kept = [line for line in read_metrics(self._path) if line["step"] <= step]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        with disk_errors(self._path):
+            self._file: IO[bytes] = self._path.open("ab", buffering=0)
+        self._logs = folder / TENSORBOARD
+        with disk_errors(self._logs):
+            self._events: Any = _events(self._logs, step) if tensorboard else None
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Write one line at once, and its numbers to TensorBoard."""
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
-        if self._events is not None:
+        """Write one line at once, whole or not at all, and its numbers to TensorBoard.
+
+        Raises DiskError when it cannot be written.
+        """
+        data = (json.dumps(line, allow_nan=False) + "\n").encode()
+        with disk_errors(self._path, len(data)):
+            self._append(data)
+        if self._events is None:
+            return
+        with disk_errors(self._logs):
             for name, value in line.items():
                 if name != "step" and isinstance(value, int | float):
                     self._events.add_scalar(name, value, line["step"])
+
+    def _append(self, data: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            left = data
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(end)
+            raise
 
     def __enter__(self) -> "Metrics":
         return self

@@ -1,33 +1,46 @@
 """What is trained: an objective yields losses and keeps its own state."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import Noise
-from fromnoise.core.tensors import expand
+from fromnoise.core.tensors import expand, flat_mean
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.layers.condition import Condition
-from fromnoise.nets.base import SELF
+from fromnoise.nets.base import SELF, Network
 from fromnoise.processes import Process
 from fromnoise.schedules import Scales
 from fromnoise.training.draws import Draws, derive
 from fromnoise.training.settings import Choice, ObjectiveSettings
+from fromnoise.training.steering import Steering
 from fromnoise.training.time_sampling import TIME_SAMPLINGS, TimeSampling
+from fromnoise.training.uncertainty import Uncertainty
 from fromnoise.training.variance import variance_bound
 from fromnoise.training.weightings import WEIGHTINGS, Level, Weighting
 
 MAIN = "main"
 
+_GIVEN: dict[str, Callable[[Any], Any]] = {
+    "label": attrgetter("label"),
+    "prompt": attrgetter("caption"),
+    "augment": attrgetter("augment"),
+}
+"""What a batch knows of each input a network may be told, by the input's name."""
+
 
 class Samples(Protocol):
-    """A batch of training data: x (B, ...) and what is known of each sample."""
+    """A batch of training data: x (B, ...) and what is known of each sample.
+
+    An objective also reads `augment` where its network is told of augmentations.
+    """
 
     @property
     def x(self) -> Tensor: ...
@@ -41,12 +54,14 @@ class Samples(Protocol):
 class Phase:
     """One loss of a step, and the group of parameters that it trains.
 
-    loss: a scalar, the mean over the samples it was given.
+    loss: a scalar, the mean over the samples it was given. each: what `observed` is to be
+    told of each of them, (B,) or (B, K): its loss, say, or its time and loss.
     """
 
     name: str
     loss: Tensor
     group: str = MAIN
+    each: Tensor | None = None
 
 
 class Objective(nn.Module, ABC):
@@ -63,12 +78,78 @@ class Objective(nn.Module, ABC):
         """Called once before the first step with some of the training data (M, ...)."""
         del x, seed
 
+    def observed(self, positions: Tensor, losses: Tensor) -> None:
+        """Called before `after_step` where a phase has `each`: the same in every process.
+
+        positions: places in the step's batch, 0 to B − 1. losses: those of the samples there,
+        (B,) or (B, K), whichever process and micro-step they came from.
+        """
+        del positions, losses
+
     def after_step(self) -> None:
         """Called after the parameters have been stepped."""
+
+    def save_memory(self, on: bool) -> None:
+        """Compute the activations of its networks a second time, in place of keeping them."""
+        for module in self.modules():
+            if isinstance(module, Network):
+                module.checkpointing = on
 
     def groups(self) -> Mapping[str, list[tuple[str, nn.Parameter]]]:
         """The named parameters of each group; each group has its own optimizer."""
         return {MAIN: [(n, p) for n, p in self.named_parameters() if p.requires_grad]}
+
+
+@dataclass(frozen=True)
+class Noising:
+    """Changes of the noise that a training sample is given.
+
+    input_perturbation: γ; x_t is made with ε + γ·ξ, ξ standard normal, while ε stays what is to be
+    found, so that the network meets in training the errors it will meet in sampling (Ning et al.
+    2023, "Input Perturbation Reduces Exposure Bias in Diffusion Models", algorithm 1; γ = 0.1).
+    offset: ε has this times one more normal number in each channel of a picture, so that the
+    network learns to change its brightness (Guttenberg 2023, "Diffusion with Offset Noise").
+    With 0 of both, nothing is drawn and nothing is changed.
+    """
+
+    input_perturbation: float = 0.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.input_perturbation < 0 or self.offset < 0:
+            raise UsageError(
+                f"input_perturbation {self.input_perturbation} and noise offset {self.offset} "
+                "must be 0 or more"
+            )
+
+    def __call__(self, noise: Noise, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(ε, what x_t is made with), both of the shape of `like` (B, C, ...)."""
+        eps = noise.normal(like)
+        if self.offset:
+            shape = like.shape[:2] + (1,) * (like.ndim - 2)
+            eps = eps + self.offset * noise.normal(like.new_empty(shape))
+        if not self.input_perturbation:
+            return eps, eps
+        return eps, eps + self.input_perturbation * noise.normal(like)
+
+
+_PLAIN = Noising()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How the variational bound is used where a variance is learned.
+
+    loss: `hybrid` adds it to the weighted error, L_simple + λ·L_vlb, to train the variance alone;
+    `vlb` leaves only the bound, which then trains the mean as well (Nichol & Dhariwal 2021,
+    "Improved Denoising Diffusion", section 3). levels: of the data, None for a density.
+    """
+
+    loss: Literal["hybrid", "vlb"] = "hybrid"
+    levels: int | None = None
+
+
+_HYBRID = Bound()
 
 
 class Denoising(Objective):
@@ -81,8 +162,12 @@ class Denoising(Objective):
     condition_dropout: share of samples told nothing (Ho & Salimans 2022, algorithm 1).
     self_conditioning: share of samples that are shown the detached belief the network forms
     without (Chen et al. 2023, "Analog Bits", algorithm 1); the network must take channels "self".
-    variance_weight: of the bound that trains a learned variance.
-    When it is not training (`eval`), no condition is dropped.
+    variance_weight: λ of the bound that trains a learned variance; bound: how it is used.
+    noising: changes of the noise. uncertainty: one that is learned and evens out the loss.
+    A process without noise whose degradation has parameters is trained too (see `Steering`).
+    When it is not training (`eval`), no condition is dropped, the noise is plain and no
+    uncertainty counts.
+    Raises UsageError for parts that do not go together.
     """
 
     def __init__(
@@ -94,6 +179,9 @@ class Denoising(Objective):
         condition_dropout: float = 0.0,
         self_conditioning: float = 0.0,
         variance_weight: float = 0.001,
+        bound: Bound = _HYBRID,
+        noising: Noising = _PLAIN,
+        uncertainty: Uncertainty | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -103,6 +191,11 @@ class Denoising(Objective):
         self.condition_dropout = condition_dropout
         self.self_conditioning = self_conditioning
         self.variance_weight = variance_weight
+        self.bound = bound
+        self.noising = noising
+        self.uncertainty = uncertainty
+        learns = not denoiser.process.noisy and any(True for _ in denoiser.process.parameters())
+        self.steering = Steering() if learns else None
         self._check()
 
     def prepare(self, x: Tensor, seed: int) -> None:
@@ -111,34 +204,62 @@ class Denoising(Objective):
         self.denoiser.process.fit(x, noise)
 
     def phases(self, batch: Samples, draws: Draws) -> Iterator[Phase]:
-        yield Phase("loss", self.loss(batch, draws))
+        t, losses = self.losses(batch, draws)
+        loss = self._mean(t, losses)
+        learns = self.training and (self.time_sampling.adaptive or self.steering is not None)
+        each = torch.stack([t, losses.detach().to(t)], dim=1) if learns else None
+        yield Phase("loss", loss, each=each)
+
+    def observed(self, positions: Tensor, losses: Tensor) -> None:
+        t, values = losses.unbind(1)
+        self.time_sampling.observe(t, values)
+        if self.steering is not None:
+            self.steering.observe(t, values)
 
     def loss(self, batch: Samples, draws: Draws) -> Tensor:
         """The mean loss of a batch, float32 or float64 as the data are."""
+        return self._mean(*self.losses(batch, draws))
+
+    def _mean(self, t: Tensor, losses: Tensor) -> Tensor:
+        with _exact(losses):
+            if self.uncertainty is not None and self.training:
+                losses = self.uncertainty.evened(losses, t)
+            counts = self.time_sampling.importance(t)
+            return losses.mean() if counts is None else (counts.to(losses) * losses).mean()
+
+    def losses(self, batch: Samples, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The times (B,), float64, and the loss of each sample there (B,)."""
         x0 = batch.x.to(next(self.denoiser.net.parameters()).device)
         # The process and the loss keep their precision; only the network runs in a lower one.
         with _exact(x0):
             process = self.denoiser.process.begin(draws.noise, x0)
             t = self.time_sampling(draws, process.clock)
             chances = draws.noise.uniform(torch.empty(x0.shape[0], 2))
-            noise = draws.noise.normal(x0)
+            noising = self.noising if self.training else _PLAIN
+            noise, inside = noising(draws.noise, x0)
             t = t.to(x0.device)
-            x = process.corrupt(x0, t, noise)
-            condition = self._condition(batch, chances[:, 0], x0)
+            x = process.corrupt(x0, t, inside)
+            if self.steering is not None:
+                x = self.steering(x, t)
+            dropout = self.condition_dropout if self.training else 0.0
+            condition = condition_of(self.conditioning, batch, chances[:, 0], dropout, x0.device)
         if self.self_conditioning:
             show = chances[:, 1] < self.self_conditioning
             condition = self._shown(x, t, condition, show.to(x0.device))
         output = self.denoiser.output(x, t, condition).to(x0.dtype)
         with _exact(x0):
+            levels = self.bound.levels
+            if self.bound.loss == "vlb":
+                return t, variance_bound(self.denoiser.read(output, x, t), x0, "all", levels)
             mean = output
             if self.denoiser.learned_variance:
                 mean = output.chunk(2, dim=1)[0]
-            weighted = self._weighted_error(process, mean, x0, t, noise)
-            loss = weighted.mean()
+            losses = flat_mean(self._weighted_error(process, mean, x0, t, noise))
             if self.denoiser.learned_variance:
-                bound = variance_bound(self.denoiser.read(output, x, t), x0)
-                loss = loss + self.variance_weight * bound
-            return loss
+                read = self.denoiser.read(output, x, t)
+                bound = variance_bound(read, x0, "variance", levels)
+                losses = losses + self.variance_weight * bound
+            return t, losses
 
     def _weighted_error(
         self, process: Process, output: Tensor, x0: Tensor, t: Tensor, noise: Tensor
@@ -153,18 +274,6 @@ class Denoising(Objective):
         level = Level(t, lambda s: _bounded(process.scales(s, x0)), out)
         factor = self.weighting(level) * level.out**2
         return expand(factor, error) * error**2
-
-    def _condition(self, batch: Samples, chance: Tensor, x0: Tensor) -> Condition | None:
-        names = self.conditioning.names
-        if not names:
-            return None
-        known = {"label": batch.label, "prompt": batch.caption}
-        raw = {name: known[name] for name in names if known.get(name) is not None}
-        condition = self.conditioning(raw, x0.shape[0])
-        if self.training and self.condition_dropout:
-            condition = self.conditioning.drop(condition, chance >= self.condition_dropout)
-        told: Condition = condition.to(x0.device)
-        return told
 
     def _shown(
         self, x: Tensor, t: Tensor, condition: Condition | None, show: Tensor
@@ -187,10 +296,22 @@ class Denoising(Objective):
                 f'self-conditioning needs a network that takes channels "{SELF}"; '
                 "add it to the network's `accepts`"
             )
+        if self.bound.loss == "vlb" and not self.denoiser.learned_variance:
+            raise UsageError(
+                "the loss vlb trains a mean and a variance; learn a variance as well, or use the "
+                "weighting elbo with the loss hybrid"
+            )
         process = self.denoiser.process
         like = torch.zeros(1, 1, 1, 1)
         if process.noisy:
             return
+        if self.noising != _PLAIN:
+            raise UsageError("without noise there is none to perturb or to offset; leave both at 0")
+        if not process.end_held:
+            raise UsageError(
+                "the end of this degradation may move, and with it where samples start; hold it "
+                '(a learnable_blur takes end "held")'
+            )
         if self.weighting.needs_noise:
             raise UsageError(
                 "without noise there is no signal-to-noise ratio to weight by; use `simple`"
@@ -198,6 +319,29 @@ class Denoising(Objective):
         scales = process.reading(torch.ones(1, dtype=torch.float64), like)
         if bool((self.denoiser.parameterization.target(scales).noise != 0).any()):
             raise UsageError("without noise the network must predict x0; use parameterization x0")
+
+
+def condition_of(
+    conditioning: Conditioning,
+    batch: Samples,
+    chance: Tensor,
+    dropout: float,
+    device: torch.device,
+) -> Condition | None:
+    """What a network is told of a batch, nothing of samples whose `chance` (B,) is under `dropout`.
+
+    None where it takes no condition.
+    """
+    names = conditioning.names
+    if not names:
+        return None
+    known = {name: _GIVEN[name](batch) for name in names if name in _GIVEN}
+    raw = {name: value for name, value in known.items() if value is not None}
+    condition = conditioning(raw, batch.x.shape[0])
+    if dropout:
+        condition = conditioning.drop(condition, chance >= dropout)
+    told: Condition = condition.to(device)
+    return told
 
 
 def with_belief(condition: Condition | None, belief: Tensor) -> Condition:
@@ -208,9 +352,12 @@ def with_belief(condition: Condition | None, belief: Tensor) -> Condition:
 
 
 def denoising(
-    denoiser: NetworkDenoiser, conditioning: Conditioning, settings: ObjectiveSettings
+    denoiser: NetworkDenoiser,
+    conditioning: Conditioning,
+    settings: ObjectiveSettings,
+    levels: int | None = None,
 ) -> Denoising:
-    """The denoising objective that settings describe."""
+    """The denoising objective that settings describe, for data of so many levels (None: real)."""
     return Denoising(
         denoiser,
         conditioning,
@@ -219,6 +366,9 @@ def denoising(
         settings.condition_dropout,
         settings.self_conditioning,
         settings.variance_weight,
+        Bound(settings.loss, levels),
+        Noising(settings.input_perturbation, settings.noise_offset),
+        Uncertainty(settings.uncertainty) if settings.uncertainty else None,
     )
 
 

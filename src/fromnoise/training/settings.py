@@ -1,9 +1,10 @@
 """What can be set about training: every field has a range, a help text and an effect."""
 
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from fromnoise.core.config import Settings
 from fromnoise.core.errors import UsageError
@@ -15,13 +16,14 @@ Choice = str | dict[str, Any]
 class ObjectiveSettings(Settings):
     """What the network is trained to do."""
 
+    kind: Literal["denoising"] = Field("denoising", description="What is trained.")
     weighting: Choice = Field(
-        "simple", description="Loss weight: simple, snr, min_snr, p2, edm or elbo."
+        "simple", description="Loss weight: simple, snr, min_snr, p2, edm, elbo or sigmoid."
     )
     time_sampling: Choice = Field(
         "uniform",
         description="How noise levels are drawn: uniform, low_discrepancy, log_normal, "
-        "logit_normal or index.",
+        "logit_normal, index or loss_second_moment.",
     )
     condition_dropout: float = Field(
         0.0, ge=0, le=1, description="Share of samples trained without their condition."
@@ -32,6 +34,75 @@ class ObjectiveSettings(Settings):
     variance_weight: float = Field(
         0.001, ge=0, description="Weight of the bound that trains a learned variance."
     )
+    loss: Literal["hybrid", "vlb"] = Field(
+        "hybrid",
+        description="hybrid (the weighted error, and the bound where a variance is learned) or "
+        "vlb (the bound alone).",
+    )
+    uncertainty: int = Field(
+        0, ge=0, description="Features of a learned uncertainty that evens out times; 0 is none."
+    )
+    input_perturbation: float = Field(
+        0.0, ge=0, description="Noise added to the network's input alone, in parts of the noise."
+    )
+    noise_offset: float = Field(
+        0.0, ge=0, description="Noise that is the same for a whole channel, in parts of the noise."
+    )
+
+
+class VdmSettings(Settings):
+    """Variational diffusion: the bound itself, over a schedule that may learn."""
+
+    kind: Literal["vdm"] = Field("vdm", description="What is trained.")
+    condition_dropout: float = Field(
+        0.0, ge=0, le=1, description="Share of samples trained without their condition."
+    )
+    learn_schedule: bool = Field(
+        True, description="Train the schedule as well, for a bound that varies less."
+    )
+
+
+class VaeSettings(Settings):
+    """A variational autoencoder: reconstruction, and what the latents cost."""
+
+    kind: Literal["vae"] = Field("vae", description="What is trained.")
+    condition_dropout: float = Field(
+        0.0, ge=0, le=1, description="Share of samples trained without their condition."
+    )
+    beta: float = Field(1.0, ge=0, description="Weight of the divergence; 1 is the bound.")
+    warmup: int = Field(0, ge=0, description="Steps over which that weight rises from 0.")
+    free_nats: float = Field(
+        0.0, ge=0, description="Divergence of each group of latents that costs nothing."
+    )
+
+
+class GanSettings(Settings):
+    """A generator against a discriminator."""
+
+    kind: Literal["gan"] = Field("gan", description="What is trained.")
+    discriminator: dict[str, Any] = Field(description="The network that tells data from samples.")
+    condition_dropout: float = Field(
+        0.0, ge=0, le=1, description="Share of samples trained without their condition."
+    )
+    penalty: float = Field(
+        1.0, ge=0, description="Weight of the discriminator's squared slope at real data."
+    )
+
+
+def _kind(value: Any) -> str:
+    # Runs and recipes written before there was a choice do not name theirs.
+    named = value.get("kind", "denoising") if isinstance(value, Mapping) else value.kind
+    return str(named)
+
+
+AnyObjective = Annotated[
+    Annotated[ObjectiveSettings, Tag("denoising")]
+    | Annotated[VdmSettings, Tag("vdm")]
+    | Annotated[VaeSettings, Tag("vae")]
+    | Annotated[GanSettings, Tag("gan")],
+    Discriminator(_kind),
+]
+"""What can be trained, told apart by its `kind`; `objectives` builds each."""
 
 
 class TrainSettings(Settings):
@@ -45,7 +116,17 @@ class TrainSettings(Settings):
     accumulation: int = Field(
         1, ge=1, description="Micro-steps each batch is split into, to save memory."
     )
-    optimizer: Choice = Field("adamw", description="Optimizer by name.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations twice in place of keeping them, to save memory."
+    )
+    optimizer: Choice = Field(
+        "adamw", description="Optimizer by name: adamw, adafactor, lion or muon."
+    )
+    parts: str = Field(
+        "*",
+        description="Parameters that are trained, by name with * for anything, several with "
+        "commas: up.*,middle.*; the others stay as they are.",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Learning rate after the warm-up.")
     warmup: int = Field(100, ge=0, description="Steps over which the learning rate rises.")
     schedule: Literal["constant", "cosine"] = Field(
@@ -55,6 +136,15 @@ class TrainSettings(Settings):
     clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 does not clip.")
     ema: float = Field(
         0.999, ge=0, lt=1, description="Decay of the averaged weights that are sampled with."
+    )
+    post_hoc: list[float] = Field(
+        [],
+        description="Relative widths, up to 0.28, of averages tracked so that a length can be "
+        "chosen after training: 0.05 and 0.1.",
+    )
+    snapshot_every: int = Field(50, ge=1, description="Steps between snapshots of those averages.")
+    snapshot_precision: Literal["float32", "float16"] = Field(
+        "float32", description="Type the snapshots are kept in."
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type the network computes in; bfloat16 pays for large networks."
@@ -74,7 +164,20 @@ class TrainSettings(Settings):
     sample_every: int = Field(0, ge=0, description="Steps between sample pictures; 0 draws none.")
     workers: int = Field(0, ge=0, le=64, description="Processes that load data ahead.")
     timeout: float = Field(60.0, gt=0, description="Seconds to wait for loaded data.")
+    group_timeout: float = Field(
+        600.0, gt=0, description="Seconds one process waits for another before training ends."
+    )
     tensorboard: bool = Field(False, description="Write TensorBoard event files as well.")
+
+    @field_validator("post_hoc")
+    @classmethod
+    def _widths(cls, widths: list[float]) -> list[float]:
+        for width in widths:
+            if not 0 < width <= 0.28:
+                raise ValueError(f"a width is above 0 and at most 0.28, not {width}")
+        if len({f"{width:g}" for width in widths}) < len(widths):
+            raise ValueError("give each width once")
+        return widths
 
     def total(self, samples: int) -> int:
         """Optimizer steps in all, for a data set of so many samples.
@@ -95,14 +198,18 @@ FREE = (
     "paper",
     "figure",
     "sampling",
+    "train.gradient_checkpointing",
     "train.log_every",
     "train.validate_every",
     "train.validation_samples",
     "train.checkpoint_every",
     "train.keep",
+    "train.snapshot_every",
+    "train.snapshot_precision",
     "train.sample_every",
     "train.workers",
     "train.timeout",
+    "train.group_timeout",
     "train.tensorboard",
 )
 """Keys of a run's configuration that may change when it goes on: the weights do not see them."""

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +10,7 @@ from types import FrameType
 from fromnoise.core.errors import FromNoiseError
 
 _CAUGHT = (signal.SIGINT, signal.SIGTERM)
+_SAME = 1.0
 
 
 class Stopped(FromNoiseError):
@@ -24,6 +26,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked: int | None = None
+        self._since = 0.0
 
     def ask(self, number: int = signal.SIGTERM) -> None:
         """Ask for a stop after the step that is under way."""
@@ -33,7 +36,8 @@ class Interrupts:
     def caught(self) -> Iterator[None]:
         """Within, the first signal asks for a stop; a second Ctrl-C interrupts at once.
 
-        Only the main thread receives signals; in another one only `ask` stops.
+        One that follows within a second is the same: a terminal sends it to all processes, and a
+        launcher passes it on. Only the main thread receives signals; another stops by `ask` alone.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -46,7 +50,10 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is not None and number == signal.SIGINT:
+        again = self.asked is not None and time.monotonic() - self._since > _SAME
+        if again and number == signal.SIGINT:
             # Saving is atomic: what was saved before stays whole.
             signal.default_int_handler(number, frame)
+        if self.asked is None:
+            self._since = time.monotonic()
         self.asked = number

@@ -161,3 +161,26 @@ class ELBO(Weighting):
         inside = inside.reshape(inside.shape + (1,) * (earlier.ndim - 1))
         change = torch.where(inside, earlier - level.snr, level.snr)
         return 0.5 * self.steps * change
+
+
+@WEIGHTINGS.register("sigmoid")
+class Sigmoid(Weighting):
+    """½·(−dλ/dt)·SNR·sigmoid(bias − λ) with λ = log SNR: that of the bound, damped.
+
+    On the error of ε it is ½·(−dλ/dt)·sigmoid(bias − λ), so that with uniform times the mean loss
+    is the same integral over λ on every schedule. It rises with the noise and never beyond the
+    bound's own weight: a mixture of bounds of noisy data (Kingma & Gao 2023, "Understanding
+    Diffusion Objectives as the ELBO with Simple Data Augmentation"; Hoogeboom et al. 2024).
+    Without −½·dλ/dt it is P2's with γ = 1 and k = e^bias, up to the factor k.
+
+    bias: the λ at which the weight is half the bound's.
+    """
+
+    def __init__(self, bias: float = 2.0) -> None:
+        if not math.isfinite(bias):
+            raise UsageError(f"bias {bias} must be finite")
+        self.bias = bias
+
+    def __call__(self, level: Level) -> Tensor:
+        # SNR·sigmoid(bias − λ) = e^bias·sigmoid(λ − bias), which is finite where the SNR is not.
+        return -0.5 * level.slope * math.exp(self.bias) * torch.sigmoid(level.log_snr - self.bias)

@@ -1,0 +1,85 @@
+"""Sampling split over processes: each draws whole batches, and the first one has them all.
+
+A network's arithmetic depends a little on the shape of its batch, so a batch is never cut: one
+process and many run the same batches, and the samples are the same bit for bit.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fromnoise.app.reporting import Reporter
+from fromnoise.model import Model
+from fromnoise.model.estimate import watched
+from fromnoise.samplers import Step
+from fromnoise.training.ranks import Ranks
+
+
+def share(count: int, batch: int, ranks: Ranks) -> range:
+    """The samples that this process draws: as many whole batches as the others, or one more."""
+    batches = -(-count // batch)
+    # Rounded up, so that where there is only one it is the first process that draws.
+    first, last = (-(-batches * index // ranks.count) for index in (ranks.index, ranks.index + 1))
+    return range(min(first * batch, count), min(last * batch, count))
+
+
+def draw(
+    model: Model, arguments: Mapping[str, Any], film: bool, ranks: Ranks, reporter: Reporter
+) -> tuple[Tensor, dict[str, Any], list[Step]]:
+    """The finished x of all samples and their recipe, the same in every process; steps for a film.
+
+    arguments: of `model.stream`. film: whether the steps are wanted.
+    """
+    with ranks.together():
+        # Checked as a whole, so that what is wrong is told as one process would tell it.
+        whole = model.stream(**arguments)
+        recipe = whole.recipe
+        count, batch = len(recipe["seeds"]), recipe["batch_size"]
+        rows = share(count, batch, ranks)
+        if ranks.first and -(-count // batch) < ranks.count:
+            reporter.warn(
+                f"{count} samples are {-(-count // batch)} batches of {batch}, too few for "
+                f"{ranks.count} processes; give --batch-size {-(-count // ranks.count)} or less"
+            )
+        stream: Iterator[Step] = iter(())
+        if rows:
+            part = whole if len(rows) == count else model.stream(**_part(arguments, recipe, rows))
+            noisy = model.denoiser.process.noisy
+            stream = watched(part, reporter.warn, "flags", noisy)
+        steps, x = _taken(stream, film, recipe["steps"], reporter)
+    if x is None:
+        dtype = torch.float64 if recipe["dtype"] == "float64" else torch.float32
+        x = torch.zeros((0, *model.codec.latent_shape(recipe["shape"])), dtype=dtype)
+        steps = [Step(i, recipe["steps"], 0.0, x, x) for i in range(recipe["steps"] * film)]
+    steps = [replace(step, x=ranks.rows(step.x), x0=ranks.rows(step.x0)) for step in steps]
+    return ranks.rows(x), recipe, steps
+
+
+def _part(arguments: Mapping[str, Any], recipe: Mapping[str, Any], rows: range) -> dict[str, Any]:
+    """What to ask of `model.stream` for some of the samples."""
+    label = arguments["label"]
+    return {
+        **arguments,
+        "count": len(rows),
+        "label": label[rows.start : rows.stop] if isinstance(label, list) else label,
+        "seed": recipe["seeds"][rows.start : rows.stop],
+        "batch_size": recipe["batch_size"],
+    }
+
+
+def _taken(
+    stream: Iterator[Step], film: bool, count: int, reporter: Reporter
+) -> tuple[list[Step], Tensor | None]:
+    """The steps where they are wanted, and the last x; None where there is no step."""
+    kept: list[Step] = []
+    x: Tensor | None = None
+    with reporter.progress("sampling", count) as progress:
+        for step in stream:
+            progress.advance(step.index + 1)
+            x = step.x
+            if film:
+                kept.append(step)
+    return kept, x

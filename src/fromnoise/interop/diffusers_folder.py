@@ -1,0 +1,287 @@
+"""Opening what diffusers writes: the folder of a pipeline, or of one network.
+
+Nothing in it is executed: of the classes its JSON names, those listed here are read, and weights
+only from safetensors files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fromnoise import nets
+from fromnoise.codecs import CODECS, KL, Codec, Identity
+from fromnoise.core.errors import FileError, UsageError
+from fromnoise.core.files import load_tensors, read_json
+from fromnoise.core.tensors import fingerprint
+from fromnoise.denoisers import NetworkDenoiser
+from fromnoise.encoders import Conditioning, Label
+from fromnoise.interop import diffusers_nets, diffusers_schedulers, dit_keys, kl_keys, unet2d_keys
+from fromnoise.interop.diffusers_nets import Config
+from fromnoise.model import Card, Model
+from fromnoise.model.files import fill, modules
+from fromnoise.nets.base import Network
+from fromnoise.nets.dit import DiT
+from fromnoise.parameterizations import PARAMETERIZATIONS
+from fromnoise.processes import PROCESSES
+
+INDEX = "model_index.json"
+CONFIG = "config.json"
+SCHEDULER = "scheduler_config.json"
+WEIGHTS = "diffusion_pytorch_model"
+
+# What each pipeline calls its network, and the scheduler it makes of any.
+_PIPELINES = {
+    "DDPMPipeline": ("unet", None),
+    "DDIMPipeline": ("unet", "DDIMScheduler"),
+    "PNDMPipeline": ("unet", "PNDMScheduler"),
+    "DiTPipeline": ("transformer", None),
+}
+_UNETS = ("UNet2DModel",)
+_TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")
+_VAE = "vae"
+_DIT_GUIDANCE = 4.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network with its weights, and the size of what it takes."""
+
+    net: Network
+    size: tuple[int, int]
+    classes: int
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder holds a pipeline of diffusers."""
+    return (folder / INDEX).is_file()
+
+
+def is_network(folder: Path) -> bool:
+    """Whether a folder holds a network of diffusers."""
+    path = folder / CONFIG
+    return path.is_file() and "_class_name" in _object(path)
+
+
+def open_pipeline(folder: Path) -> Model:
+    """The model of a pipeline folder.
+
+    Raises FileError naming the file and the key for a class that is not read, an option there is
+    nothing here for, and weights that are missing, damaged, pickled or of another network.
+    """
+    index = _object(folder / INDEX)
+    name = index.get("_class_name")
+    if name not in _PIPELINES:
+        raise FileError(f"{folder / INDEX}: {name} is not read; these are: {', '.join(_PIPELINES)}")
+    part, scheduler = _PIPELINES[str(name)]
+    config = _object(_part(folder, "scheduler") / SCHEDULER)
+    if scheduler is not None:
+        config["_class_name"] = scheduler
+    opened = _network(_part(folder, part))
+    codec = _codec(folder, index)
+    names = _names(index.get("id2label"), opened.classes)
+    return _model(folder, opened, config, codec, names)
+
+
+def open_network(folder: Path) -> Model:
+    """The model of a folder with one network, sampled as the scheduler beside it says.
+
+    The scheduler may lie in the folder, or in `scheduler` beside or inside it. Where there is none,
+    DDPM's own is taken: 1000 steps, β from 1e-4 to 0.02, ε-prediction. Raises as `open_pipeline`.
+    """
+    opened = _network(folder)
+    places = (folder, folder / "scheduler", folder.parent / "scheduler")
+    found = next((place for place in places if (place / SCHEDULER).is_file()), None)
+    config = {"_class_name": "DDPMScheduler"} if found is None else _object(found / SCHEDULER)
+    return _model(folder, opened, config, Identity(), _names(None, opened.classes))
+
+
+def weights(folder: Path, start: str = WEIGHTS) -> dict[str, Tensor]:
+    """The tensors of a network's folder in float32: one file or several, of any variant.
+
+    start: of the files' names. The plain file is taken before a variant (.fp16.). Raises FileError
+    when there is none, when there are only pickles, or when an index names a file that is not one
+    beside it.
+    """
+    single = sorted(folder.glob(f"{start}*.safetensors"), key=lambda path: len(path.name))
+    single = [path for path in single if "-of-" not in path.name]
+    sharded = sorted(folder.glob(f"{start}*.index*.json"), key=lambda path: len(path.name))
+    sharded = [path for path in sharded if ".safetensors" in path.name]
+    plain = [path for path in single if path.name == f"{start}.safetensors"]
+    if plain or (single and not sharded):
+        tensors, _ = load_tensors((plain or single)[0])
+    elif sharded:
+        tensors = _shards(sharded[0])
+    else:
+        raise _no_weights(folder, start)
+    return {name: _single(tensors.pop(name)) for name in list(tensors)}
+
+
+def _single(value: Tensor) -> Tensor:
+    """A tensor out of a mapped file, numbers in float32, in memory of its own.
+
+    In the map tensors begin anywhere, and kernels round otherwise there: the same weights would
+    draw other last bits. What is mapped is the file's own cache, not memory taken twice.
+    """
+    dtype = torch.float32 if value.is_floating_point() else value.dtype
+    return value.to(dtype, copy=True)
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    listed = _object(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+        raise FileError(f"{index} has no weight_map of files by name; the file is damaged")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(listed.values())):
+        # The name comes from a file: it must stay beside it.
+        if Path(file).name != file or "\\" in file or not file.endswith(".safetensors"):
+            raise FileError(f"{index} names {file!r}, which is no safetensors file beside it")
+        part, _ = load_tensors(index.parent / file)
+        tensors.update(part)
+    missing = sorted(listed.keys() - tensors.keys())
+    if missing:
+        raise FileError(f"{index} lists {missing[0]!r}, which {listed[missing[0]]} does not hold")
+    return tensors
+
+
+def _no_weights(folder: Path, start: str) -> FileError:
+    pickles = sorted(folder.glob(f"{start}*.bin"))
+    if not pickles:
+        return FileError(f"{folder} holds no weights: there is no {start}.safetensors")
+    wanted = pickles[0].parent / f"{start}.safetensors"
+    return FileError(
+        f"{pickles[0]} is a pickle; it can run code when opened and is never loaded. Ask for a "
+        "safetensors file, or read it as data in a process of its own: `fromnoise convert "
+        f"--from-pickle {pickles[0]} {wanted}`"
+    )
+
+
+def _part(folder: Path, name: str) -> Path:
+    """The folder of a part of a pipeline; the first pipelines had all in one folder."""
+    inside = folder / name
+    return inside if inside.is_dir() else folder
+
+
+def _network(folder: Path) -> Opened:
+    path = folder / CONFIG
+    raw = _object(path)
+    name = raw.get("_class_name")
+    where = str(path)
+    size: tuple[int, int] | None
+    if name in _UNETS:
+        config, size = diffusers_nets.unet(raw, where)
+    elif name in _TRANSFORMERS:
+        config, size = diffusers_nets.dit(raw, where)
+    else:
+        known = ", ".join((*_UNETS, *_TRANSFORMERS))
+        raise FileError(f"{where}: the network {name} is not read; these are: {known}")
+    if size is None:
+        raise FileError(f"{where}: sample_size is missing, so the size of a picture is not known")
+    ins, outs = config["in_channels"], config["out_channels"]
+    if outs not in (ins, 2 * ins):
+        raise FileError(
+            f"{where}: out_channels {outs} is neither in_channels {ins} nor, with a learned "
+            "variance, twice that"
+        )
+    net = _built(config, where)
+    tensors = weights(folder)
+    ours = (
+        dit_keys.from_diffusers(tensors, net)
+        if isinstance(net, DiT)
+        else unet2d_keys.to_ours(tensors)
+    )
+    fill(net, ours, folder, assign=True)
+    return Opened(net.eval(), size, int(net.accepts.vector.get("label", 0)))
+
+
+def _built(config: Config, where: str) -> Network:
+    """The network on the meta device: it takes no memory until its weights are there."""
+    try:
+        return nets.build(config, device="meta")
+    except UsageError as error:
+        raise FileError(f"{where}: {error}") from None
+
+
+def _codec(folder: Path, index: Mapping[str, Any]) -> Codec:
+    """What a pipeline decodes with: its autoencoder, or nothing where it has none."""
+    if _VAE not in index or index[_VAE] == [None, None]:
+        return Identity()
+    path = folder / _VAE / CONFIG
+    raw = _object(path)
+    if raw.get("_class_name") != "AutoencoderKL":
+        raise FileError(f"{path}: {raw.get('_class_name')} is not read; AutoencoderKL is")
+    try:
+        with torch.device("meta"):
+            codec: KL = CODECS.build(kl_keys.config(raw, str(path)))
+    except FileError:
+        raise
+    except UsageError as error:
+        raise FileError(f"{path}: {error}") from None
+    fill(codec, kl_keys.to_ours(weights(folder / _VAE), codec), folder / _VAE, assign=True)
+    return codec.eval()
+
+
+def _model(
+    folder: Path, opened: Opened, scheduler: Config, codec: Codec, names: list[str]
+) -> Model:
+    read = diffusers_schedulers.read(scheduler, str(folder / SCHEDULER))
+    net = opened.net
+    learned = net.out_channels == 2 * net.in_channels
+    if read.defaults.sampler == "ddpm_learned" and not learned:
+        raise FileError(
+            f"{folder / SCHEDULER}: variance_type learned_range, but the network gives "
+            f"{net.out_channels} channels and no variance"
+        )
+    denoiser = NetworkDenoiser(
+        net,
+        PROCESSES.build(read.process),
+        PARAMETERIZATIONS.build(read.parameterization),
+        learned,
+    )
+    defaults = read.defaults
+    if isinstance(net, DiT):
+        defaults = replace(defaults, guidance=_DIT_GUIDANCE)
+    model = Model(
+        denoiser,
+        _shape(net, opened.size, codec),
+        codec,
+        Conditioning({"label": Label(names)} if names else {}),
+        defaults,
+        Card(name=folder.name, summary="Opened from a folder of diffusers.", classes=names),
+    )
+    model.source = str(folder)
+    model.fingerprint = fingerprint(dict(modules(model).state_dict()))
+    return model
+
+
+def _shape(net: Network, size: tuple[int, int], codec: Codec) -> tuple[int, int, int]:
+    """Of one picture, from the size of what the network takes."""
+    if not isinstance(codec, KL):
+        return (net.in_channels, *size)
+    if codec.latent != net.in_channels:
+        raise FileError(
+            f"the autoencoder has {codec.latent} latent channels and the network takes "
+            f"{net.in_channels}"
+        )
+    return (codec.decoder.leave.out_channels, size[0] * codec.factor, size[1] * codec.factor)
+
+
+def _names(given: Any, classes: int) -> list[str]:
+    """A name for each class: the first of `id2label`'s, made different where two are alike."""
+    listed = given if isinstance(given, dict) else {}
+    names: list[str] = []
+    for index in range(classes):
+        name = str(listed.get(str(index), index)).partition(",")[0].strip()
+        names.append(f"{name} ({index})" if name in names else name)
+    return names
+
+
+def _object(path: Path) -> Config:
+    # Some schedulers are written with an infinity among their options.
+    value = read_json(path, finite=False)
+    if not isinstance(value, dict):
+        raise FileError(f"{path} is not a JSON object; the file is damaged")
+    return value
