@@ -172,7 +172,7 @@ def test_exports_are_asked_for_and_their_notes_shown(
     monkeypatch.setattr(f"fromnoise.interop.{place}", export)
     assert run(["convert", str(tmp_path / "model"), str(tmp_path / "out"), "--to", to]) == 0
     assert asked == [("tiny", tmp_path / "out")]
-    assert "mind this" in capfd.readouterr().err
+    assert "mind this" in capfd.readouterr().out
 
 
 def _pickle(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fromnoise.app.sources import config_of, onto
+from fromnoise.app.sources import changing, config_of, onto
 from fromnoise.cli.main import run
 from fromnoise.core.errors import UsageError
 from fromnoise.core.files import write_json
@@ -87,6 +87,15 @@ def test_a_network_is_told_the_classes_of_the_new_data(pets: Path) -> None:
     plain, _ = onto(get("digits"), str(pets / "dog"), max_bad=0.0)
     assert plain.net["accepts"]["vector"] == {} and plain.encoders == {}
     assert plain.data["size"] == 8
+
+
+def test_changes_of_the_pictures_by_name() -> None:
+    digits = get("digits")
+    assert changing(digits, None) is digits
+    assert changing(digits, "flip, shift").augment == [{"kind": "flip"}, {"kind": "shift"}]
+    assert changing(changing(digits, "flip"), "none").augment == []
+    with pytest.raises(UsageError, match="did you mean flip"):
+        changing(digits, "flop")
 
 
 def test_what_a_name_means(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from fromnoise.nets import build
 
 def test_more_draws_bound_more_tightly_and_none_exceeds_the_likelihood() -> None:
     net, x, exact = linear(0.6)
-    many = x.expand(4000, -1)
-    found = [evidence(net, many, Noise(0, 4000), draws=k).importance.mean() for k in (1, 4, 32)]
-    assert found[0] < found[1] < found[2] < exact + 0.02
-    one = evidence(net, many, Noise(0, 4000), draws=1)
-    assert one.bound.mean().item() == pytest.approx(found[0].item(), abs=0.1)
+    many = x.expand(500, -1)
+    found = [evidence(net, many, Noise(0, 500), draws=k).importance.mean() for k in (1, 4, 32)]
+    assert found[0] < found[1] < found[2] < exact + 0.05
+    one = evidence(net, many, Noise(0, 500), draws=1)
+    assert one.bound.mean().item() == pytest.approx(found[0].item(), abs=0.3)
     parts = one.reconstruction + torch.stack(one.kl).sum(0)
     torch.testing.assert_close(-parts, one.bound)
 

@@ -101,7 +101,8 @@ def _check_calls(run: Path, calls: Callable[[int], list[int]]) -> int:
         sweep(run)
         assert not child.temporaries(run)
         assert saver.newest() == found
-        assert len(checkpoint.steps(run)) in (2, 3)
+        # One more for each that died before it could prune; the next that lives prunes them all.
+        assert len(checkpoint.steps(run)) >= 2
         newest = found
     return len(chosen)
 

@@ -40,7 +40,7 @@ def convert(request: ConvertRequest, reporter: Reporter) -> int:
         if request.report is not None:
             write_json(request.report, report.json())
     for note in report.notes:
-        reporter.warn(note)
+        reporter.say(note)
     reporter.say(_summary(report))
     return 0
 

@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
@@ -154,7 +154,7 @@ def _kinds(annotation: Any) -> list[str]:
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return [f"`{choice}`" for choice in inside]
-    if origin is types.UnionType:
+    if origin in (types.UnionType, Union):
         return [word for part in inside if part is not type(None) for word in _kinds(part)]
     if origin is list:
         return [f"one or more {word}" for word in _kinds(inside[0])]

@@ -46,6 +46,11 @@ class TrainRequest(Settings):
     max_bad: float = Field(
         0.01, ge=0, le=1, description="Share of --data that may be unreadable and left out."
     )
+    augment: str | None = Field(
+        None,
+        description="Changes of the training pictures, drawn anew in each epoch, in place of the "
+        "recipe's: flip, shift, crop, or several with commas; `none` for none.",
+    )
     train: TrainSettings = Field(
         TrainSettings(), description="Training settings; those not given are the recipe's."
     )

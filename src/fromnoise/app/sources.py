@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise import data
-from fromnoise.core.errors import UsageError
+from fromnoise.core.errors import UsageError, unknown
 from fromnoise.core.files import read_json
 from fromnoise.data import Dataset
 from fromnoise.recipes import Recipe
@@ -81,6 +81,21 @@ def _told(recipe: Recipe, classes: int) -> tuple[Config, dict[str, Config]]:
             del vector["label"], encoders["label"]
     net = {**recipe.net, "accepts": {**accepts, "vector": vector}} if accepts else recipe.net
     return net, encoders
+
+
+def changing(recipe: Recipe, names: str | None) -> Recipe:
+    """The recipe with its training pictures changed as named (flip,shift); None leaves its own.
+
+    A network that is told what was done to a picture knows only the recipe's own changes, and is
+    left as it is. Raises UsageError for an unknown one.
+    """
+    if names is None:
+        return recipe
+    kinds = [] if names == "none" else [name.strip() for name in names.split(",")]
+    for kind in kinds:
+        if kind not in data.AUGMENTATIONS:
+            raise unknown("augmentation", kind, data.AUGMENTATIONS)
+    return recipe.model_copy(update={"augment": [{"kind": kind} for kind in kinds]})
 
 
 def left_out(dataset: Dataset) -> str | None:

@@ -20,7 +20,7 @@ from fromnoise import (
 from fromnoise.app import finetune
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import TrainRequest
-from fromnoise.app.sources import left_out, onto
+from fromnoise.app.sources import changing, left_out, onto
 from fromnoise.core.config import validated
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder, read_json
@@ -221,6 +221,7 @@ def _asked(
     if request.data is not None:
         recipe, whole = onto(recipe, request.data, request.max_bad)
         name = f"{name}-{whole.name}"
+    recipe = changing(recipe, request.augment)
     more = {**seed, **_rate(recipe, request, slower, reporter)}
     return _changed(recipe, request, more), Path(request.out or f"runs/{name}"), whole, base
 

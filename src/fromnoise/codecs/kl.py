@@ -168,6 +168,8 @@ class KL(Codec):
         self.latent = latent
         self.scaling = scaling
         self.factor: int = 2 ** (len(widths) - 1)
+        self.depth = blocks + 1
+        """Residual blocks in the longest of its levels, those of the decoder."""
         self.encoder = Down(channels, 2 * latent, widths, blocks, style, attend)
         self.decoder = Up(latent, channels, widths, blocks, style, attend)
         self.before = _pointwise(2 * latent, quantized)

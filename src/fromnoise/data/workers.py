@@ -8,6 +8,7 @@ import ctypes
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -122,6 +123,8 @@ def _serve(read: Read, items: range, now: Any, pipe: Connection, parent: int) ->
     # A terminal and a cluster signal all processes; the one that trains decides when to end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # What hands batches over would print a trace when the process that trains is killed.
+    sys.excepthook = _say_nothing
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     try:
@@ -131,6 +134,10 @@ def _serve(read: Read, items: range, now: Any, pipe: Connection, parent: int) ->
             pipe.send(_read(read, item))
     except (EOFError, OSError):
         os._exit(0)
+
+
+def _say_nothing(*_: Any) -> None:
+    """In the place of a trace."""
 
 
 def _read(read: Read, item: int) -> Any:

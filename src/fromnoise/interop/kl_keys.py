@@ -104,7 +104,7 @@ def table(codec: KL) -> list[Entry]:
         for i in range(len(stages)):
             ours, there = f"{side}.stages.{i}", f"{side}.{theirs}.{i}"
             pairs += [(f"{ours}.resample.conv", f"{there}.{resample}.0.conv")]
-            for j in range(len(codec.decoder.stages[0].blocks)):
+            for j in range(codec.depth):
                 pairs += _parts(f"{ours}.blocks.{j}", f"{there}.resnets.{j}", _BLOCK)
         for j in range(2):
             middle = f"{side}.mid_block.resnets.{j}"

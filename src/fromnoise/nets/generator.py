@@ -74,8 +74,7 @@ class Generator(Flat, ABC):
 class Stack(nn.Module):
     """Linear, residual blocks that are told the condition's vectors, norm, linear.
 
-    (B, ins) → (B, outs). vectors: widths of what it is told, by name. The last layer starts small:
-    at `gain` times the usual, 0 for zero.
+    (B, ins) → (B, outs). accepts: the vectors it is told, by name with their widths.
     """
 
     def __init__(

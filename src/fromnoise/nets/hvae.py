@@ -57,7 +57,7 @@ class HVAE(Autoencoder):
     def through(self, x: Tensor, noise: Tensor, condition: Condition) -> Passage:
         vectors = self.vectors(len(x), condition)
         seen = self.up(self.flat(x), vectors)
-        parts = self.flat(noise).split(self.groups, dim=1)
+        parts = self._parts(noise)
         drawn, kl, ratios = [], [], []
 
         def choose(group: int, decided: Tensor) -> Tensor:
@@ -74,9 +74,13 @@ class HVAE(Autoencoder):
         return Passage(noise, output, tuple(kl), torch.stack(ratios).sum(0))
 
     def output(self, noise: Tensor, condition: Condition) -> Output:
-        parts = self.flat(noise).split(self.groups, dim=1)
+        parts = self._parts(noise)
         vectors = self.vectors(len(noise), condition)
         return self._descend(len(noise), lambda group, _: parts[group], vectors)
+
+    def _parts(self, noise: Tensor) -> list[Tensor]:
+        ends = [sum(self.groups[: i + 1]) for i in range(len(self.groups) - 1)]
+        return list(torch.tensor_split(self.flat(noise), ends, dim=1))
 
     def _descend(self, batch: int, choose: Choose, vectors: dict[str, Tensor]) -> Output:
         """Decide group after group, then the picture: the same way for samples and for data."""

@@ -63,8 +63,8 @@ class Output(NamedTuple):
 class Passage:
     """A picture taken to noise and back: what is believed of it, and what that cost.
 
-    noise: the drawn ε (B, *shape). output: p(x|ε) at it. kl: of each group of the noise, the first decided first, (B,)
-    in nats. log_ratio: log q(ε|x) − log p(ε) at the drawn ε, (B,) in nats.
+    noise: the drawn ε (B, *shape). output: p(x|ε) at it. kl: of each group of the noise, the
+    first decided first, (B,) in nats. log_ratio: log q(ε|x) − log p(ε) at ε, (B,) in nats.
     """
 
     noise: Tensor

@@ -62,5 +62,11 @@ FIGURES = {
         "precision 0.935, recall 0.979, nearest training point 0.0056 (`fromnoise evaluate "
         "runs/points-edm --samples 400 --likelihood 32`)"
     ),
+    "font-digits": ("held-out loss 0.1473, on fonts never seen (`fromnoise train font-digits`)"),
+    "finetune": (
+        "held-out loss 0.2745, from nothing 0.2923; label accuracy 1.000 guided, both; Fréchet "
+        "distance 3.43, from nothing 4.33, intervals overlap (`fromnoise evaluate runs/finetune "
+        "--samples 300 --likelihood 0`)"
+    ),
 }
 """Recipe → its figures, from `evaluation.json`, and the command that measured them."""

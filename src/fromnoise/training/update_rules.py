@@ -76,7 +76,7 @@ class Adafactor(Maker):
     the rate, from 1. Reference: Shazeer & Stern 2018.
     """
 
-    suits = 5.0
+    suits = 50.0
     flat = True
 
     def __init__(self, decay: float = -0.8, clip: float = 1.0) -> None:
@@ -103,7 +103,7 @@ class Lion(Maker):
     Reference: Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms".
     """
 
-    suits = 0.1
+    suits = 0.3
 
     def __init__(self, beta1: float = 0.9, beta2: float = 0.99) -> None:
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
