@@ -53,6 +53,13 @@ def test_a_letter_is_what_the_font_draws() -> None:
     assert np.nonzero(drawn[1] > 127)[0].max() > np.nonzero(drawn[0] > 127)[0].max() + 8
 
 
+def test_white_letters_are_the_black_ones_turned_over() -> None:
+    options = {"size": 8, "characters": "AB", "variants": 2}
+    black, white = (data.Glyphs(**options, ink=ink) for ink in ("black", "white"))
+    everything = range(len(black))
+    assert torch.allclose(white.batch(everything).x, -black.batch(everything).x, atol=1e-6)
+
+
 def test_variants_move_the_letter_and_keep_it_whole() -> None:
     letters = data.Glyphs(32, variants=5, characters="AgW")
     base = len(letters) // 5

@@ -91,7 +91,7 @@ def test_killed_in_other_arithmetic(tmp_path: Path, changes: dict[str, Any]) -> 
 @pytest.mark.slow
 def test_a_program_that_is_killed_goes_on(tmp_path: Path, whole: tuple[Path, list[str]]) -> None:
     program = [sys.executable, str(Path(toy.__file__)), str(tmp_path / "run"), json.dumps(EVERY)]
-    first = subprocess.run([*program, "6", "after"], capture_output=True, text=True, check=False)
+    first = subprocess.run([*program, "6"], capture_output=True, text=True, check=False)
     assert first.returncode == -signal.SIGKILL
     assert len(first.stdout.splitlines()) == 6
     assert child.trained(tmp_path / "run", EVERY, tmp_path / "rest") == 0

@@ -1,6 +1,6 @@
 """A tiny training run: also a program, so that tests can kill it.
 
-python toy.py FOLDER SETTINGS [STEP PHASE]   kills itself with SIGKILL at that step and phase.
+python toy.py FOLDER SETTINGS [STEP]   kills itself with SIGKILL after that step.
 """
 
 import json
@@ -30,7 +30,6 @@ from fromnoise.training import (
     Run,
     Task,
     TrainSettings,
-    checkpoint,
 )
 from fromnoise.training.objective import denoising
 
@@ -144,33 +143,15 @@ def trace(event: Event, made: Run) -> str:
     return " ".join(done)
 
 
-def _kill(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _arm(made: Run, phase: str) -> None:
-    """Arrange to be killed in a phase of the next step."""
-    if phase == "backward":
-        torch.nn.utils.get_total_norm = _kill
-    elif phase == "optimizer":
-        made.task.objective.after_step = _kill
-    elif phase == "save":
-        checkpoint.write_json = _kill
-    elif phase == "rename":
-        os.rename = _kill
-
-
-def main(folder: str, config: str, step: str = "0", phase: str = "") -> None:
-    """Train in a folder, printing a line for each step; die where told."""
+def main(folder: str, config: str, step: str = "0") -> None:
+    """Train in a folder, printing a line for each step; die after the step that is told."""
     torch.set_num_threads(1)
     dropout = float(os.environ.get("TOY_DROPOUT", "0.2"))
     made = run(Path(folder), json.loads(config), dropout=dropout)
     for event in made.train():
         print(trace(event, made), flush=True)
-        if event.step == int(step) - 1:
-            _arm(made, phase)
-        if event.step == int(step) and phase == "after":
-            _kill()
+        if event.step == int(step):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 @DATA.register("glyphs")
 class Glyphs(Dataset):
-    """Black letters on white, (1, size, size); the character is the class.
+    """Letters, (1, size, size), black on white or white on black; the character is the class.
 
     Without `fonts`, the fonts in matplotlib that have all the characters are used. Sample i is
     character i mod C of font (i // C) mod F. With variants V > 1 every letter comes V times: first
@@ -33,7 +33,7 @@ class Glyphs(Dataset):
     by (seed, i) alone. Captions name both: "latin capital letter a in DejaVu Sans Bold". A split
     keeps the letters of a font together: what is held out are fonts never seen.
 
-    fonts: paths of font files. characters: which, each once.
+    fonts: paths of font files. characters: which, each once. ink: of the letters.
     Raises UsageError for characters that repeat or cannot be seen, FileError for a font that
     cannot be read or lacks one of the characters.
     """
@@ -45,6 +45,7 @@ class Glyphs(Dataset):
         characters: str = string.ascii_uppercase + string.ascii_lowercase + string.digits,
         variants: int = 1,
         seed: int = 0,
+        ink: Literal["black", "white"] = "black",
     ) -> None:
         if size < 8 or variants < 1 or seed < 0:
             raise UsageError(
@@ -58,7 +59,7 @@ class Glyphs(Dataset):
         self._ink: Pixels = np.concatenate(drawn)
         self.name, self.levels, self.shape = "glyphs", 256, (1, size, size)
         self.classes = tuple(characters)
-        self._count, self._seed = variants * len(self._ink), seed
+        self._count, self._seed, self._black = variants * len(self._ink), seed, ink == "black"
         self.labels = torch.arange(self._count) % len(characters)
 
     def __len__(self) -> int:
@@ -84,7 +85,8 @@ class Glyphs(Dataset):
             drawn = bits(4, self._seed, _VARIANT, index) / 2.0**64
             ink = _moved(ink, *(float(part) for part in drawn))
         # Reading four pixels for each makes edges of true grey, whatever the font's hints say.
-        return 255 - np.asarray(ink.reduce(_FINE))
+        pixels = np.asarray(ink.reduce(_FINE))
+        return 255 - pixels if self._black else pixels
 
 
 def _moved(ink: Image.Image, turn: float, shrink: float, right: float, down: float) -> Image.Image:

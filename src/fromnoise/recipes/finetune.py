@@ -31,7 +31,13 @@ def font_digits() -> Recipe:
         BASE,
         "Digits drawn from fonts at 8×8, to fine-tune from: the data cost nothing.",
         "Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (v-prediction)",
-        data={"kind": "glyphs", "size": 8, "characters": "0123456789", "variants": 20},
+        data={
+            "kind": "glyphs",
+            "size": 8,
+            "characters": "0123456789",
+            "variants": 20,
+            "ink": "white",
+        },
         train=TrainSettings(steps=1000, batch_size=128, learning_rate=2e-3, sample_every=250),
     )
 
@@ -45,8 +51,7 @@ def finetune() -> Recipe:
         base=f"runs/{BASE}",
         data={"kind": "digits"},
         held_out=0.9,
-        # Fonts are black on white and scans white on black: too far for a lower rate in 200 steps.
         train=TrainSettings(
-            steps=200, batch_size=128, learning_rate=2e-3, warmup=20, ema=0.99, sample_every=100
+            steps=200, batch_size=128, learning_rate=5e-4, warmup=20, ema=0.99, sample_every=100
         ),
     )

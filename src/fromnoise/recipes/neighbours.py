@@ -60,9 +60,9 @@ def digits_vae() -> Recipe:
         "digits-vae",
         "A variational autoencoder: one step from noise, and a bound on the likelihood.",
         "Kingma & Welling 2014",
-        net={"kind": "vae", "shape": _SHAPE, "dropout": 0.2, "accepts": _ACCEPTS},
+        net={"kind": "vae", "shape": _SHAPE, "dropout": 0.1, "accepts": _ACCEPTS},
         objective=VaeSettings(condition_dropout=0.1),
-        train=TrainSettings(steps=1000, batch_size=128, learning_rate=2e-3, sample_every=250),
+        train=TrainSettings(steps=1500, batch_size=128, learning_rate=2e-3, sample_every=500),
     )
 
 
@@ -74,7 +74,7 @@ def digits_hvae() -> Recipe:
         "Sønderby et al. 2016; Vahdat & Kautz 2020 (the posterior told relative to the prior)",
         net={"kind": "hvae", "shape": _SHAPE, "dropout": 0.2, "accepts": _ACCEPTS},
         objective=VaeSettings(condition_dropout=0.1, warmup=200),
-        train=TrainSettings(steps=600, batch_size=128, learning_rate=1e-3, sample_every=200),
+        train=TrainSettings(steps=800, batch_size=128, learning_rate=1e-3, sample_every=200),
     )
 
 
