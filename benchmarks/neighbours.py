@@ -23,11 +23,10 @@ from fromnoise.core.files import read_json, write_bytes, write_json
 from fromnoise.core.images import png_bytes
 from fromnoise.interop.loading import load
 from fromnoise.model import Model, sheet
-from fromnoise.training.metrics import read_metrics
 
 NAMES = ("digits", "digits-vdm", "digits-vae", "digits-hvae", "digits-gan")
 COLUMNS = (
-    "bits/dim", "Fréchet", "precision", "recall", "labels", "evaluations", "parameters", "minutes",
+    "bits/dim", "Fréchet", "precision", "recall", "labels", "evaluations", "parameters",
 )  # fmt: skip
 
 
@@ -35,7 +34,7 @@ COLUMNS = (
 class Row:
     """What is known of one run; bits is None where there is no likelihood.
 
-    evaluations: of the network for one sample. seconds: of training, by the clock.
+    evaluations: of the network for one sample.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Row:
     labels: float
     evaluations: int
     parameters: int
-    seconds: float
 
     def line(self) -> str:
         """A line of the table, in Markdown."""
@@ -54,7 +52,7 @@ class Row:
         cells = (
             f"`{self.name}`", bits, f"{self.frechet:.2f}", f"{self.precision:.2f}",
             f"{self.recall:.2f}", f"{self.labels:.3f}", f"{self.evaluations}",
-            f"{self.parameters:,}", f"{self.seconds / 60:.1f}",
+            f"{self.parameters:,}",
         )  # fmt: skip
         return f"| {' | '.join(cells)} |"
 
@@ -66,7 +64,6 @@ def row(folder: Path, model: Model) -> Row:
         raise FileError(f"{folder} was not evaluated; `fromnoise evaluate {folder} --samples 400`")
     found: dict[str, Any] = read_json(path)
     drawn = found["sampling"]
-    rates = [line["rate"] for line in read_metrics(folder / "metrics.jsonl") if line["rate"] > 0]
     return Row(
         name=folder.name,
         bits=found["bits_per_dim"]["value"] if "bits_per_dim" in found else None,
@@ -76,7 +73,6 @@ def row(folder: Path, model: Model) -> Row:
         labels=_value(found["label_accuracy"]["unguided"]),
         evaluations=drawn["steps"] * samplers.get(drawn["sampler"]).evaluations,
         parameters=sum(p.numel() for p in model.denoiser.parameters()),
-        seconds=sum(1.0 / rate for rate in rates),
     )
 
 
@@ -103,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_json(
         options.results / "neighbours.json", {"format": 1, "rows": [asdict(r) for r in rows]}
     )
-    write_bytes(options.pictures / "neighbours.png", png_bytes(sheet(torch.cat(pictures), 20, 4)))
+    write_bytes(options.pictures / "neighbours.png", png_bytes(sheet(torch.cat(pictures), 20, 6)))
     print("picture neighbours.png, figures neighbours.json")
 
 

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.output import NAMES, PICTURES, RESULTS, STEPS, header, row, title
-from fromnoise.app.train import recipe_of, split
+from fromnoise.app.asked import recipe_of
+from fromnoise.app.train import split
 from fromnoise.cli.main import run as command
 from fromnoise.core.files import write_bytes, write_json
 from fromnoise.data import Dataset

@@ -50,6 +50,13 @@ def test_the_rate_is_the_derivative() -> None:
     torch.testing.assert_close(schedule.path.rate(t), slope, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1)])
+def test_what_comes_out_has_the_shape_of_what_went_in(shape: tuple[int, ...]) -> None:
+    schedule, t = schedules.learned(), torch.full(shape, 0.4, dtype=torch.float64)
+    assert schedule(t).alpha.shape == schedule.path.rate(t).shape == shape
+    assert schedule.time(schedule.log_snr(t)).shape == shape
+
+
 def test_it_starts_almost_straight() -> None:
     schedule = schedules.learned(-8.0, 4.0)
     t = torch.linspace(1e-3, 1, 50, dtype=torch.float64)

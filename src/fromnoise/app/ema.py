@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fromnoise.app.asked import recipe_of
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import EmaRequest
-from fromnoise.app.train import prepare, recipe_of
+from fromnoise.app.train import prepare
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder, load_tensors, write_bytes, write_json
 from fromnoise.evaluate import line_plot

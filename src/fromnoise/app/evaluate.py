@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from fromnoise import data
+from fromnoise.app.asked import recipe_of
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import EvaluateRequest
-from fromnoise.app.train import recipe_of, split
+from fromnoise.app.train import split
 from fromnoise.core.environment import environment
 from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_json, write_text
 from fromnoise.core.images import png_bytes

@@ -73,7 +73,7 @@ def digits_hvae() -> Recipe:
         "A hierarchical autoencoder: 16 numbers decide, 48 fill in by a prior learned of them.",
         "Sønderby et al. 2016; Vahdat & Kautz 2020 (the posterior told relative to the prior)",
         net={"kind": "hvae", "shape": _SHAPE, "dropout": 0.2, "accepts": _ACCEPTS},
-        objective=VaeSettings(condition_dropout=0.1, warmup=200),
+        objective=VaeSettings(condition_dropout=0.1, warmup=200, free_nats=3.0),
         train=TrainSettings(steps=800, batch_size=128, learning_rate=1e-3, sample_every=200),
     )
 

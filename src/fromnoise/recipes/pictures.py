@@ -128,6 +128,6 @@ def emoji() -> Recipe:
         process=_COSINE,
         parameterization={"kind": "v"},
         objective=ObjectiveSettings(time_sampling="low_discrepancy"),
-        train=_train(1500),
+        train=_train(1200),
         sampling=SamplingSettings(grid="uniform", steps=25),
     )

@@ -42,10 +42,10 @@ class Monotone(nn.Module):
         enter, slopes, heights = (
             softplus(p.double()) for p in (self.enter, self.slopes, self.heights)
         )
-        h = enter * u
+        h = enter[0] * u
         gate = torch.sigmoid(slopes * h[..., None] + self.offsets.double())
         rise = (heights * slopes * gate * (1.0 - gate)).sum(-1)
-        return h + (heights * gate).sum(-1), enter * (1.0 + rise)
+        return h + (heights * gate).sum(-1), enter[0] * (1.0 + rise)
 
 
 def _raw(value: Tensor) -> Tensor:
