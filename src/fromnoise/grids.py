@@ -148,11 +148,7 @@ def _times(schedule: Schedule, levels: Tensor) -> Tensor:
 
 def _range(schedule: Schedule, low: float | None, high: float | None) -> tuple[float, float]:
     """The schedule's own least and greatest σ/α, or the given ones."""
-    first = 1e-3 if schedule.steps in (None, 1) else 1.0 / schedule.steps
-    last = 1.0
-    if schedule.at(1.0)[0] == 0.0:
-        # No finite ratio at t = 1: start one part in a thousand below it.
-        last = 1.0 - 1e-3
+    first, last = schedule.limits
     ends = []
     for given, t in ((low, first), (high, last)):
         alpha, sigma = schedule.at(t)

@@ -387,6 +387,20 @@ TENSORS = {
 }
 
 
+def test_the_same_values_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from fromnoise.core.files import save_tensors; "
+        "save_tensors(sys.argv[1], {'w': torch.ones(3), 'ä': torch.zeros(2)}, {'b': '1', 'a': 'ß'})"
+    )
+    written = []
+    for number in range(3):
+        path = tmp_path / f"{number}.safetensors"
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+        written.append(path.read_bytes())
+    assert len(set(written)) == 1
+    assert files.load_tensors(path)[1]["a"] == "ß"
+
+
 def test_tensors_and_metadata_read_back_bit_for_bit(tmp_path: Path) -> None:
     shared = torch.randn(4)
     tied = {**TENSORS, "one": shared, "two": shared, "part": shared[:2]}

@@ -26,7 +26,8 @@ CASES: list[tuple[str, dict[str, Any], float]] = [
     ("DEISMultistepScheduler", {}, 2e-5),
     *(("EulerDiscreteScheduler", {"timestep_spacing": s}, 2e-5) for s in SPACINGS[1:]),
     ("LMSDiscreteScheduler", {"timestep_spacing": "leading"}, 2e-5),
-    ("PNDMScheduler", {"prediction_type": "epsilon", "skip_prk_steps": True}, 2e-5),
+    # It adds up four past values of ε, and so their rounding too.
+    ("PNDMScheduler", {"prediction_type": "epsilon", "skip_prk_steps": True}, 5e-5),
 ]
 MORE: list[tuple[str, dict[str, Any], float]] = [
     ("DPMSolverMultistepScheduler", {"solver_order": 3}, 2e-5),

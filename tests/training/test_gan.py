@@ -127,7 +127,7 @@ def test_a_line_of_numbers_is_matched(tmp_path: Path) -> None:
         before = made.denoiser(noise, one).x0
     run = _run(
         tmp_path / "run", made, Line(), steps=1500, batch_size=128, learning_rate=2e-3,
-        checkpoint_every=0, schedule="constant",
+        checkpoint_every=0, schedule="cosine",
     )  # fmt: skip
     list(run.train())
     with torch.no_grad():

@@ -115,7 +115,7 @@ UNSEEN = {
 
 
 def test_every_field_is_walked() -> None:
-    assert EFFECTS.keys() | {"timeout"} == TrainSettings.model_fields.keys()
+    assert EFFECTS.keys() | {"timeout", "group_timeout"} == TrainSettings.model_fields.keys()
 
 
 @pytest.mark.parametrize("field", list(EFFECTS))

@@ -28,7 +28,13 @@ from fromnoise.core.atomic import (
     write_bytes,
 )
 from fromnoise.core.errors import DiskError, FileError, UsageError
-from fromnoise.core.tensorheader import TensorHeader, read_header, refuse_pickle, unreadable
+from fromnoise.core.tensorheader import (
+    TensorHeader,
+    read_header,
+    refuse_pickle,
+    sort_metadata,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -237,7 +243,7 @@ def save_tensors(
 ) -> None:
     """Write named tensors and texts as one safetensors file, whole or not at all.
 
-    Tensors that share memory are written each on its own.
+    Tensors that share memory are written each on its own. The same values are the same bytes.
     Raises DiskError when it cannot be written.
     """
     from safetensors import SafetensorError
@@ -251,6 +257,7 @@ def save_tensors(
         try:
             room.mkdir()
             save_file(_separate(tensors), room / "tensors", texts)
+            sort_metadata(room / "tensors")
             os.replace(room / "tensors", temporary)
         except SafetensorError as error:
             raise DiskError(

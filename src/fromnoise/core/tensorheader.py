@@ -4,6 +4,7 @@ Layout: 8 bytes little-endian header length, the JSON header, then the tensors' 
 The library accepts duplicate keys, huge headers and millions of empty tensors; we do not.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,3 +153,17 @@ def _counts(value: Any) -> bool:
 
 def _damaged(path: Path, name: str, fault: str) -> FileError:
     return FileError(f"{path}: tensor {name[:200]!r} {fault}; the file is damaged")
+
+
+def sort_metadata(path: Path) -> None:
+    """Put the texts of a safetensors file in the order of their names.
+
+    The library writes them in another order in each process.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
