@@ -46,7 +46,9 @@ def _stopped_at_random(
     assert child.final(run) == child.final(whole[0])
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_stopped_at_a_random_time(
     tmp_path: Path, whole: tuple[Path, list[str]], number: signal.Signals
 ) -> None:

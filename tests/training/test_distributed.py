@@ -355,7 +355,13 @@ def _traces(lines: list[str]) -> list[str]:
     return [line for line in lines if len(line.split()) == 5]
 
 
-@pytest.mark.parametrize(("to", "number"), [((1,), signal.SIGTERM), ((0, 1), signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [
+        ((1,), signal.SIGTERM),
+        pytest.param((0, 1), signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_one_or_all_stops_all_after_the_same_step(
     tmp_path: Path, to: tuple[int, ...], number: int
 ) -> None:

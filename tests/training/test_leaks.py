@@ -61,10 +61,12 @@ def _share_that_points_left(told: bool) -> float:
     return float((x[:, 0] < x[:, 1]).float().mean())
 
 
+@pytest.mark.slow
 def test_a_network_that_is_told_draws_unflipped_pictures() -> None:
     assert _share_that_points_left(told=True) > 0.97
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_told_draws_flipped_ones() -> None:
     """The control: the augmentation leaks into half of the samples."""
     assert 0.3 < _share_that_points_left(told=False) < 0.7
