@@ -7,13 +7,14 @@ interleaved so that other work on the machine disturbs all alike.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from benchmarks.timing import Row, in_turn, show
 from fromnoise import nets
 from fromnoise.interop.unet2d_keys import to_diffusers
 from fromnoise.layers.fast import prepare
@@ -59,26 +60,15 @@ def contestants() -> tuple[dict[str, Callable[[Tensor, Tensor], Tensor]], list[s
 
 
 @torch.inference_mode()
-def measure(repeats: int) -> list[tuple[str, float, float, float]]:
-    """(name, milliseconds, times as fast as the first, relative difference from it)."""
+def measure(repeats: int) -> list[Row]:
+    """diffusers' network and ours on the same inputs."""
     torch.set_num_threads(2)
     functions, reports = contestants()
     print("\n".join(reports))
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(BATCH, 3, 32, 32, generator=generator)
     t = torch.full((BATCH,), 500.0)
-    answers = {name: function(x, t) for name, function in functions.items()}
-    least = dict.fromkeys(functions, float("inf"))
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function(x, t)
-            least[name] = min(least[name], time.perf_counter() - start)
-    first, base = next(iter(answers.values())), next(iter(least.values()))
-    return [
-        (name, 1e3 * least[name], base / least[name], float((y - first).norm() / first.norm()))
-        for name, y in answers.items()
-    ]
+    return in_turn({name: partial(f, x, t) for name, f in functions.items()}, repeats)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,10 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     repeats = parser.parse_args(arguments).repeats
     rows = measure(repeats)
-    print(f"\nDDPM CIFAR-10 network, batch {BATCH}, 2 threads, least of {repeats} repeats")
-    print(f"{'':26}{'ms':>8}{'speed':>8}{'difference':>13}")
-    for name, milliseconds, ratio, difference in rows:
-        print(f"{name:26}{milliseconds:8.0f}{ratio:8.2f}{difference:13.1e}")
+    how = f"batch {BATCH}, 2 threads, least of {repeats} repeats"
+    show(f"DDPM CIFAR-10 network, {how}", rows)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ alike.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from benchmarks.timing import Row, in_turn, show
 from fromnoise import nets
 from fromnoise.interop.flat import Flat, dynamic_shapes, example, traced_space
 from fromnoise.interop.onnx_export import write_onnx
@@ -25,7 +25,6 @@ from fromnoise.recipes import digits
 BATCH = 4
 REPEATS = 10
 THREADS = 2
-Row = tuple[str, float, float, float]
 
 
 def exported(flat: Flat, space: Sequence[int], folder: Path) -> Path:
@@ -38,7 +37,7 @@ def exported(flat: Flat, space: Sequence[int], folder: Path) -> Path:
 
 @torch.inference_mode()
 def measure(network: nets.Network, space: Sequence[int], batch: int, repeats: int) -> list[Row]:
-    """(name, milliseconds, times as fast as the first, relative difference from it)."""
+    """onnxruntime and ours on the same inputs."""
     import onnxruntime
 
     flat = Flat(network)
@@ -59,18 +58,7 @@ def measure(network: nets.Network, space: Sequence[int], batch: int, repeats: in
         "fromnoise, exact": lambda: exact(x, told, condition),
         "fromnoise, default": lambda: default(x, told, condition),
     }
-    answers = {name: function() for name, function in functions.items()}
-    least = dict.fromkeys(functions, float("inf"))
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            least[name] = min(least[name], time.perf_counter() - start)
-    first, base = next(iter(answers.values())), next(iter(least.values()))
-    return [
-        (name, 1e3 * least[name], base / least[name], float((y - first).norm() / first.norm()))
-        for name, y in answers.items()
-    ]
+    return in_turn(functions, repeats)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,10 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.02)
         rows = measure(network, space, choice.batch, choice.repeats)
-        print(f"\n{title}, batch {choice.batch}, {THREADS} threads, least of {choice.repeats}")
-        print(f"{'':26}{'ms':>8}{'speed':>8}{'difference':>13}")
-        for name, milliseconds, ratio, difference in rows:
-            print(f"{name:26}{milliseconds:8.1f}{ratio:8.2f}{difference:13.1e}")
+        how = f"batch {choice.batch}, {THREADS} threads, least of {choice.repeats}"
+        show(f"{title}, {how}", rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,11 @@ import matplotlib
 import pytest
 import torch
 
+from fromnoise import data
+from fromnoise.app.finetune import onto
+from fromnoise.app.train import build
 from fromnoise.cli.main import run as command
+from fromnoise.core.errors import UsageError
 from fromnoise.core.files import load_tensors, read_json
 from fromnoise.interop.loading import load
 from fromnoise.recipes import get
@@ -216,3 +220,51 @@ def test_a_length_is_chosen_after_training(
     assert "--train.post-hoc" in capsys.readouterr().err
     assert command(["ema", str(out)]) == 2
     assert "--sweep" in capsys.readouterr().err
+    out_of = tmp_path / "late"
+    assert command(["ema", str(out), "--std", "0.1", "--step", "99", "--out", str(out_of)]) == 2
+    assert "after the last snapshot, of step 4; use 4" in capsys.readouterr().err
+    assert command(["ema", str(out), "--sweep", "--step", "99"]) == 2
+    assert "after the last snapshot" in capsys.readouterr().err
+    assert not out_of.exists()
+
+
+def test_an_average_that_is_none_of_its_width_is_refused(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = _tuned(tmp_path, base, "--train.post-hoc", "0.25", "--train.snapshot-every", "4")
+    capsys.readouterr()
+    assert command(["ema", str(out), "--std", "0.01"]) == 2
+    assert "no average of that width" in capsys.readouterr().err
+    assert not (out / "averages").exists()
+    assert command(["ema", str(out), "--sweep"]) == 0
+    told = capsys.readouterr()
+    assert "are left out: 0.01, " in " ".join((told.out + told.err).split())
+    assert "0.25" in (widths := read_json(out / "ema.json")["widths"]) and "0.01" not in widths
+
+
+def test_the_base_a_recipe_lacks_is_made_by_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(["train", "finetune"]) == 2
+    assert "`fromnoise train font-digits` makes it" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generator_is_not_trained_to_take_noise_away() -> None:
+    gan = build(get("digits-gan"), data.load("digits"))
+    for name in ("digits", "digits-vdm"):
+        with pytest.raises(UsageError, match=r"runs/g \(digits-gan\) is a generator"):
+            onto(get(name), gan, "runs/g")
+    assert onto(get("digits-gan"), gan, "runs/g").net["kind"] == "gan"
+
+
+def test_a_base_of_other_pictures_says_what_to_do(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "x")]
+    assert command(["train", "points-ddpm", "--from", str(base), *out]) == 2
+    assert f"is that of {base}: give --data, or another recipe" in capsys.readouterr().err
+    assert command(["train", "photos-ddpm", "--from", str(base), *out]) == 2
+    assert "give --data, or another recipe" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

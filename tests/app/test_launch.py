@@ -15,7 +15,7 @@ from fromnoise.app.reporting import Silent
 from fromnoise.app.requests import TrainRequest
 from fromnoise.cli.main import run
 from fromnoise.core.errors import TrainingError, UsageError
-from fromnoise.core.group import LOST
+from fromnoise.core.group import LOST, STORE
 from fromnoise.training.signals import Stopped
 
 MEMBER = """
@@ -92,6 +92,29 @@ def test_who_is_lost_is_named_and_all_are_stopped(
         _launch(*does)
     assert raised.value.exit_code == 1
     assert time.monotonic() - began < 10
+
+
+ALONE = ["train", "points-flow", "--train.steps", "2", "--train.batch-size", "8"]
+
+
+@pytest.mark.slow
+def test_one_process_that_is_watched_trains(tmp_path: Path) -> None:
+    """For the restarts alone: it has no group, and is not told that it has."""
+    quiet = ["--train.validate-every", "0", "--train.sample-every", "0"]
+    words = [*ALONE, *quiet, "--out", str(tmp_path / "run"), "--restarts", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fromnoise", *words], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"trained 2 steps: {tmp_path / 'run'}"]
+
+
+def test_one_process_is_told_of_no_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", STORE):
+        monkeypatch.delenv(name, raising=False)
+    told = launch._environment(0, 1, tmp_path / "store")
+    assert told == dict(os.environ)
+    assert launch._environment(1, 2, tmp_path / "store")["RANK"] == "1"
 
 
 def test_all_begin_again_as_often_as_was_asked(log: Path) -> None:

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fromnoise.app.sources import changing, config_of, onto
+from fromnoise.app.train import augmentation, build
 from fromnoise.cli.main import run
 from fromnoise.core.errors import UsageError
 from fromnoise.core.files import write_json
 from fromnoise.core.images import read_png_text
-from fromnoise.recipes import get, pictures
+from fromnoise.interop.loading import load
+from fromnoise.recipes import RECIPES, get, pictures
+from fromnoise.training.draws import Draws
+from fromnoise.training.objectives import objective_of
 
 TINY = {"channels": 8, "style": {"groups": 4, "patch": 2}, "attention": {"at": [2]}}
 TRAIN = ["--train.steps", "3", "--train.batch-size", "8", "--train.validate-every", "3"]
@@ -80,10 +85,12 @@ def test_a_folder_of_many_sizes_from_end_to_end(
 def test_a_network_is_told_the_classes_of_the_new_data(pets: Path) -> None:
     dit = get("glyphs-dit")
     changed, dataset = onto(dit, str(pets), max_bad=0.05)
-    assert dataset.shape == (1, 32, 32), "grey, as the network takes it"
+    size = dit.data["size"]
+    assert dataset.shape == (1, size, size), "grey, as the network takes it"
     assert changed.net["accepts"]["vector"]["label"] == 2
     assert changed.encoders["label"]["classes"] == 2
-    assert dit.net["accepts"]["vector"]["label"] == 62, "the recipe itself is left as it was"
+    known = dit.encoders["label"]["classes"]
+    assert dit.net["accepts"]["vector"]["label"] == known > 2, "the recipe is left as it was"
     plain, _ = onto(get("digits"), str(pets / "dog"), max_bad=0.0)
     assert plain.net["accepts"]["vector"] == {} and plain.encoders == {}
     assert plain.data["size"] == 8
@@ -105,7 +112,124 @@ def test_what_a_name_means(tmp_path: Path) -> None:
     assert config_of(str(tmp_path / "x.npz"), size=8)["kind"] == "arrays"
     write_json(tmp_path / "points.json", {"kind": "points", "shape": "moons"})
     assert config_of(str(tmp_path / "points.json"))["kind"] == "points"
-    with pytest.raises(UsageError, match="known: arrays"):
-        config_of("no-such-thing")
-    with pytest.raises(UsageError, match="takes 1 channels"):
+    with pytest.raises(UsageError, match="takes pictures"):
         onto(get("digits"), str(tmp_path / "points.json"), max_bad=0.0)
+
+
+@pytest.mark.parametrize("name", ["no-such-thing", "arrays", "folder", "hub", "shards", "split"])
+def test_only_what_needs_no_arguments_is_known_by_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as error:
+        config_of(name)
+    known = str(error.value).partition("known: ")[2].split(", ")
+    assert known == ["digits", "emoji", "glyphs", "photos", "points", "shapes"]
+    for kind in known:
+        assert config_of(kind, size=8)["kind"] == kind
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few grey pictures in two classes."""
+    folder = tmp_path_factory.mktemp("data") / "scans"
+    for i in range(4):
+        place = folder / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 40), 60 * i).save(place / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_is_brought_onto_pictures_or_says_why_not(name: str, scans: Path) -> None:
+    recipe = get(name)
+    if recipe.net["kind"] == "mlp":
+        with pytest.raises(UsageError, match=f"is pictures, and {name} is for points of 2 numbers"):
+            onto(recipe, str(scans), max_bad=0.0)
+        return
+    changed, dataset = onto(recipe, str(scans), max_bad=0.0)
+    assert changed.net["kind"] == recipe.net["kind"] and len(dataset) == 4
+    made = build(changed, dataset)
+    assert made.shape == dataset.shape
+    told = changed.encoders.get("label", {}).get("classes")
+    assert told == (2 if "label" in recipe.encoders else None)
+    objective = objective_of(changed.objective, made.denoiser, made.conditioning, dataset.levels)
+    with torch.no_grad():
+        list(objective.eval().phases(dataset.batch([0, 1]), Draws.of_step(0, 0, range(2), 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("digits-vae", (4, 1, 16, 16), r"takes pictures of \(8, 8\) only"),
+        ("digits-gan", (4, 3, 8, 8), "takes 1 channels"),
+        ("digits-hvae", (4, 2), "takes pictures"),
+        ("points-ddpm", (4, 3), "takes points of 2 numbers"),
+        ("points-ddpm", (4, 1, 8, 8), "takes points of 2 numbers"),
+    ],
+)
+def test_arrays_of_another_shape_are_refused(
+    name: str, shape: tuple[int, ...], says: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(UsageError, match=says):
+        onto(get(name), str(tmp_path / "x.npy"), max_bad=0.0)
+
+
+def test_points_of_ones_own_fit_a_recipe_for_points(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.linspace(-1, 0.9, 8, dtype=np.float32).reshape(4, 2))
+    changed, dataset = onto(get("points-edm"), str(tmp_path / "mine.npy"), max_bad=0.0)
+    assert dataset.shape == (2,) and changed.data["kind"] == "arrays"
+
+
+def test_a_size_that_does_not_do_is_said_to_be_the_recipes() -> None:
+    with pytest.raises(UsageError, match="the size comes from the recipe: digits has 8"):
+        onto(get("digits"), "shapes", max_bad=0.0)
+
+
+def test_a_network_is_told_of_geometric_changes_and_all_that_stand_with_it() -> None:
+    digits = get("digits")
+    both = changing(digits, "flip,geometric")
+    assert both.encoders["augment"] == {"kind": "augment", "width": 8}
+    assert both.net["accepts"]["vector"] == {"label": 10, "augment": 8}
+    made = augmentation(both)
+    assert made is not None and made.width == 8
+    assert "augment" not in changing(digits, "flip,shift,crop").encoders
+    assert changing(digits, "flip").net == digits.net
+    told = get("digits-edm-augment")
+    plain = changing(told, "none")
+    assert (plain.net, plain.encoders) == (digits.net, digits.encoders)
+    assert changing(told, "geometric").net == told.net
+    for name in ("glyphs-dit", "digits-gan"):
+        with pytest.raises(UsageError, match="told of classes only"):
+            changing(get(name), "geometric")
+        assert changing(get(name), "flip").augment == [{"kind": "flip"}]
+    with pytest.raises(UsageError) as error:
+        changing(digits, "both")
+    assert str(error.value).endswith("Known: crop, flip, geometric, shift")
+
+
+def test_a_network_told_from_the_command_line_trains_and_draws(tmp_path: Path, scans: Path) -> None:
+    recipe = get("digits").model_dump(mode="json")
+    recipe["net"] |= {"channels": 8, "style": {"groups": 4}, "attention": {"at": []}}
+    recipe["train"] |= {"sample_every": 0}
+    write_json(tmp_path / "small.json", recipe)
+    asked = ["train", str(tmp_path / "small.json"), "--augment", "geometric", *TRAIN]
+    out = tmp_path / "run"
+    assert run([*asked, "--out", str(out)]) == 0
+    model = load(out)
+    assert model.conditioning.names == ("label", "augment")
+    assert model.denoiser.net.accepts.vector == {"label": 10, "augment": 7}
+    assert len(model.sample(2, label=[0, 1], steps=2)) == 2
+    assert run(["train", "--resume", str(out), "--train.steps", "3"]) == 0
+    assert run([*asked, "--out", str(out)]) == 0, "the same command goes on"
+
+
+@pytest.mark.parametrize("change", ["flip", "shift", "crop", "geometric"])
+def test_points_have_no_sides_to_change(
+    change: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run(["train", "points-ddpm", "--augment", change, "--out", str(out), *TRAIN]) == 2
+    assert "only pictures (C, H, W) can be augmented" in capfd.readouterr().err
+    assert not out.exists()

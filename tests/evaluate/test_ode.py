@@ -20,6 +20,7 @@ from fromnoise.denoisers import (
     Prediction,
 )
 from fromnoise.evaluate.ode import (
+    LostFlow,
     OdeSettings,
     flow_bits_per_dim,
     lifted_bits_per_dim,
@@ -216,6 +217,32 @@ def test_dequantised_bits_of_a_rounded_gaussian():
     mass = edges.cdf(x + 1 / 128) - edges.cdf(x - 1 / 128)
     truth = -torch.log2(mass).mean()
     assert found.mean().item() == pytest.approx(truth.item(), abs=0.02)
+
+
+class Stiff(Denoiser):
+    """A belief many times what it is shown, as a network's may be that is hardly trained.
+
+    The flow falls to 0 at once, and every step must be as short as that fall.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.process, self.factor, self.asked = Gaussian(schedules.vp()), factor, 0
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        self.asked += 1
+        return Prediction(self.factor * x, x, t, self.process)
+
+
+def test_a_flow_that_cannot_be_followed_is_given_up():
+    x = torch.full((2, 1), 0.3, dtype=torch.float64)
+    stiff = Stiff(1e5)
+    with pytest.raises(LostFlow, match="after 400 evaluations.*Train longer"):
+        log_likelihood(stiff, x, settings=OdeSettings(evaluations=400))
+    assert stiff.asked == 400
+    assert OdeSettings().evaluations == 4000
+    # The control: a belief of data's size is followed well within that.
+    calm = Stiff(0.5)
+    assert log_likelihood(calm, x).evaluations == calm.asked < 400
 
 
 def test_times_without_finite_noise_are_refused():

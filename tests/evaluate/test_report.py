@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from fromnoise import schedules
 from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.denoisers import MixtureDenoiser
+from fromnoise.denoisers import Denoiser, MixtureDenoiser, Prediction
 from fromnoise.evaluate.features import PixelFeatures, ReaderSettings, train_reader
 from fromnoise.evaluate.html import Page, Picture, report_html
 from fromnoise.evaluate.pictures import (
@@ -22,6 +23,7 @@ from fromnoise.evaluate.pictures import (
     quality_curve,
 )
 from fromnoise.evaluate.report import (
+    FLOW,
     KEYS,
     Evaluation,
     Labelled,
@@ -83,6 +85,26 @@ def test_bits_of_an_exact_model_are_the_entropy(evaluation: Evaluation):
     # The same 300 samples, so only the noise of the bound is left.
     assert bound.value == pytest.approx(truth, abs=0.1)
     assert flow.low - 0.02 < truth < flow.high + 0.02
+
+
+class Stiff(Denoiser):
+    """A belief whose flow no solver follows to its end."""
+
+    def __init__(self) -> None:
+        self.process = mixture().process
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        return Prediction(1e5 * x, x, t, self.process)
+
+
+def test_a_figure_that_cannot_be_had_is_left_out_and_the_notes_say_why():
+    train, held_out, samples = draw(60, 0), draw(60, 1), draw(60, 2)
+    assert train.label is not None
+    reader = train_reader(train.x, train.label, 3, settings=ReaderSettings(epochs=1))
+    how = Likelihoods(Stiff(), steps=8, terms=2, bound=20, flow=2, calibration=20, evaluations=100)
+    found = evaluate(train, held_out, samples, reader, how)
+    assert set(KEYS) - set(found.figures) == {FLOW}
+    assert "after 100 evaluations" in found.as_json()["notes"][FLOW]
 
 
 def test_bad_samples_score_badly():

@@ -5,11 +5,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from nets.filling import filled
+from torch import Tensor, nn
 
 from fromnoise import codecs, encoders, parameterizations, processes, schedules
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.model import Card, Defaults, Model
+
+AT_ONCE = {"shape": [1, 4, 4], "width": 16, "depth": 1, "accepts": {"vector": {"label": 3}}}
+"""The size of a small generator."""
 
 ALONE = """
 import runpy, sys
@@ -57,6 +62,33 @@ def model(
         Defaults(sampler=sampler, steps=10, guidance=2.0),
         Card(name="small"),
     )
+
+
+def generator(kind: str) -> Model:
+    """A model that draws in one step from noise."""
+    net = {"kind": kind, **AT_ONCE, **({"groups": [4, 12]} if kind == "hvae" else {})}
+    reading = {"kind": "x0", "clock": "time", "clock_scale": 1.0}
+    made = model(
+        net,
+        (1, 4, 4),
+        processes.Gaussian(schedules.flow()),
+        parameterizations.PARAMETERIZATIONS.build(reading),
+    )
+    defaults = Defaults(sampler="ddim", grid="uniform", steps=1, guidance=1.0)
+    return Model(
+        made.denoiser, made.shape, made.codec, made.conditioning, defaults, Card(name="small")
+    )
+
+
+def branching(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a network ask about the values it is given, which no exporter can follow."""
+    compute = type(net).compute
+
+    def asking(self: nn.Module, x: Tensor, *given: object) -> Tensor:
+        answer: Tensor = compute(self, x, *given)
+        return answer if bool((x > 0).any()) else -answer
+
+    monkeypatch.setattr(type(net), "compute", asking)
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -120,3 +120,45 @@ def test_what_is_no_name(text: str) -> None:
 @pytest.mark.parametrize("text", [NAME, f"{NAME}@main", f"{NAME}@{COMMIT}", "a/b.c_d-e"])
 def test_what_is_a_name(text: str) -> None:
     assert hub.is_id(text)
+
+
+@pytest.mark.parametrize("place", ["runs", "models", "checkpoints", "samples", "mine"])
+def test_a_path_that_is_missing_is_never_asked_of_the_hub(
+    place: str, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[str] = []
+    monkeypatch.setattr(hub, "snapshot", asked.append)
+    (tmp_path / "mine").mkdir()
+    for source in (f"{place}/digitz", f"{place}/digitz@main"):
+        with pytest.raises(FileError, match="no such (run|file or folder); train one with"):
+            fn.load(source)
+    for name in ("digits", "points"):
+        (tmp_path / place / name).mkdir(parents=True)
+        (tmp_path / place / name / "model.json").write_text("{}")
+    with pytest.raises(FileError, match=rf"did you mean {place}/digits\?"):
+        fn.load(f"{place}/digitz")
+    assert asked == []
+
+
+def test_without_such_a_folder_it_is_a_name(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache("mine/digitz")
+    assert fn.load("mine/digitz").source == f"mine/digitz@{COMMIT}"
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileError, match="the folder mine is here; for the hub's"):
+        fn.load("mine/digitz")
+
+
+def test_a_run_elsewhere_is_near_as_well(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    (tmp_path / "runs" / "digits" / "config.json").write_text("{}")
+    with pytest.raises(FileError, match="did you mean runs/digits"):
+        fn.load("digitz")
+    with pytest.raises(FileError, match="no such run; there are runs/digits"):
+        fn.load("runs/abc")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from interop.exported import ALONE, DIT, MLP, drawn, model, run
+from interop.exported import ALONE, DIT, MLP, branching, drawn, generator, model, run
 from model.tiny import tiny
 from PIL import Image
 
@@ -206,6 +206,30 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path:
     with pytest.raises(FileError, match="not written by fromnoise"):
         export_onnx(model(MLP, (2,)), tmp_path / "mine")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.slow
+def test_what_torch_cannot_export_is_said_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = model(MLP, (2,))
+    branching(ours.denoiser.net, monkeypatch)
+    with pytest.raises(FromNoiseError, match="ONNX exporter cannot export this network") as raised:
+        export_onnx(ours, tmp_path / "onnx")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gan", "vae", "hvae"])
+def test_what_a_generator_draws_alone_is_ours(kind: str, tmp_path: Path) -> None:
+    ours, folder = generator(kind), tmp_path / "onnx"
+    assert "any batch;" in export_onnx(ours, folder)[0]
+    expected = ours.sample(3, label=1, dtype="float32").tensor.numpy()
+    found = drawn(folder, "-n3", "--label=1")
+    assert np.abs(found - expected).max() <= 2e-5 and expected.std() > 0.05
+    with pytest.raises(UsageError, match="steps=1"):
+        ours.sample(1, label=1, steps=2)
 
 
 @pytest.mark.slow

@@ -3,10 +3,11 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from interop.exported import DIT, MLP, model
+from interop.exported import DIT, MLP, branching, generator, model
 from model.tiny import tiny
 
 from fromnoise import processes
@@ -15,6 +16,11 @@ from fromnoise.core.files import read_json, verify_folder
 from fromnoise.interop import torch_export
 from fromnoise.interop.torch_export import export_program
 from fromnoise.layers.condition import Condition
+
+
+def slowly(value: str) -> Any:
+    """A case that only the slow suite runs."""
+    return pytest.param(value, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +86,31 @@ def test_cold_diffusion_is_refused(tmp_path: Path) -> None:
     cold = processes.PROCESSES.build({"kind": "cold", "family": {"kind": "blur", "steps": 4}})
     with pytest.raises(UsageError, match="no noise"):
         export_program(model(DIT, (1, 8, 8), cold), tmp_path / "program")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["gan", slowly("vae"), slowly("hvae")])
+def test_generator_is_a_program_asked_at_time_one(kind: str, tmp_path: Path) -> None:
+    ours = generator(kind)
+    assert "any batch;" in export_program(ours, tmp_path / "program")[0]
+    program = torch.export.load(tmp_path / "program" / "denoiser.pt2").module()
+    x, time, label = torch.randn(5, 1, 4, 4), torch.ones(5), torch.eye(3)[[0, 1, 2, 0, 1]]
+    with torch.no_grad():
+        expected = ours.denoiser.net(x, time, Condition(vector={"label": label}))
+        assert expected.std() > 0.05
+        assert (program(x, time, label) - expected).abs().max() <= 1e-6
+    with pytest.raises(UsageError, match="steps=1"):
+        ours.denoiser.net(x, 0.5 * time, Condition(vector={"label": label}))
+
+
+def test_what_torch_cannot_export_is_said_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = model(MLP, (2,))
+    branching(ours.denoiser.net, monkeypatch)
+    with pytest.raises(FromNoiseError, match=r"torch\.export cannot export this network") as raised:
+        export_program(ours, tmp_path / "program")
+    assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,10 +1,9 @@
 """diffusers' UNet2DModel, with random weights, against our network with the same weights."""
 
-import math
-
 import pytest
 import torch
 from diffusers import UNet2DModel
+from interop.foreign import filled
 from torch import nn
 
 from fromnoise import nets
@@ -118,17 +117,6 @@ class ExactTime(nn.Module):
         angles = time.double()[:, None] * (10000.0 ** (-index / last))
         pair = [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
         return torch.cat(pair, dim=1)
-
-
-def filled(reference: UNet2DModel) -> UNet2DModel:
-    """The network with noise in every parameter, those that start at zero or one included."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            scale = 0.2 if parameter.ndim == 1 else 1 / math.sqrt(parameter[0].numel())
-            parameter.add_(noise * scale)
-    return reference.eval()
 
 
 def pair(theirs: dict, ours: str | dict) -> tuple[UNet2DModel, nets.Network]:

@@ -19,6 +19,17 @@ from fromnoise.recipes import Recipe
 from fromnoise.training.optimizers import maker_of
 from fromnoise.training.runner import read_config
 
+_HELD = {
+    "recipe": "give a recipe or --resume, not both",
+    "data": "a run goes on with its own data; leave out --data",
+    "max_bad": "a run goes on with its own data; leave out --max-bad",
+    "base": "a run goes on from its own weights; leave out --from",
+    "augment": "a run goes on with its own changes of the pictures; leave out --augment",
+    "seed": "a run goes on with its own seed; leave out --seed",
+    "out": "a run goes on in its own folder; leave out --out",
+}
+"""What is not asked of a run that goes on, and what to say of it."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -46,20 +57,20 @@ def asked(request: TrainRequest, reporter: Reporter) -> Asked:
     Raises UsageError for a request that contradicts itself, FileError for a run, recipe, base or
     data that cannot be read.
     """
+    given = {name for name in request.model_fields_set if getattr(request, name) is not None}
     if request.resume is not None:
-        if request.recipe is not None:
-            raise UsageError("give a recipe or --resume, not both")
-        if request.data is not None:
-            raise UsageError("a run goes on with its own data; leave out --data")
-        if request.base is not None:
-            raise UsageError("a run goes on from its own weights; leave out --from")
+        for name, reason in _HELD.items():
+            if name in given:
+                raise UsageError(reason)
         folder = Path(request.resume)
         recipe = recipe_of(folder)
         return Asked(_changed(recipe, request, {}), folder)
     if request.recipe is None:
         raise UsageError("name a recipe (`fromnoise recipes` lists them) or --resume RUN")
+    if "max_bad" in given and request.data is None:
+        raise UsageError("--max-bad is of the pictures in --data; give --data, or leave it out")
     recipe = _named(request.recipe)
-    seed = {"seed": request.seed} if "seed" in request.model_fields_set else {}
+    seed = {"seed": request.seed} if "seed" in given else {}
     if seed and "seed" in request.train.model_fields_set and request.train.seed != request.seed:
         raise UsageError(
             f"--seed {request.seed} and --train.seed {request.train.seed} are the same setting; "

@@ -75,24 +75,32 @@ def write(opened: Opened, request: EmaRequest, std: float, reporter: Reporter) -
 
 def sweep(opened: Opened, request: EmaRequest, reporter: Reporter) -> None:
     """Measure the held-out loss of averages of many widths; write ema.json and ema.png."""
+    errors = {s: snapshots.profile_error(opened.snapshots, s, request.step) for s in WIDTHS}
+    widths = [std for std in WIDTHS if errors[std] <= snapshots.WORST]
+    if not widths:
+        raise UsageError(
+            "the snapshots come near none of the widths; more of them are needed "
+            "(--train.snapshot-every), or another --step"
+        )
+    if len(widths) < len(WIDTHS):
+        left = ", ".join(f"{std:g}" for std in WIDTHS if std not in widths)
+        reporter.warn(f"the snapshots do not come near these widths, which are left out: {left}")
     losses: dict[float, float] = {}
-    errors: dict[float, float] = {}
-    with reporter.progress("held-out loss by width", len(WIDTHS) + 1) as progress:
-        for index, std in enumerate(WIDTHS, start=1):
-            found = snapshots.average(opened.snapshots, std, request.step)
-            opened.put(found.weights)
-            losses[std], errors[std] = opened.run.held_out_loss(), found.error
+    with reporter.progress("held-out loss by width", len(widths) + 1) as progress:
+        for index, std in enumerate(widths, start=1):
+            opened.put(snapshots.average(opened.snapshots, std, request.step).weights)
+            losses[std] = opened.run.held_out_loss()
             progress.advance(index, f"width {std:g}  {losses[std]:.4f}")
         ordinary, _ = load_tensors(opened.checkpoint / "ema.safetensors")
         opened.put(ordinary)
         usual = opened.run.held_out_loss()
-        progress.advance(len(WIDTHS) + 1)
+        progress.advance(len(widths) + 1)
     best = min(losses, key=lambda std: losses[std])
     result: dict[str, Any] = {
         "format": 1,
         "step": request.step or opened.snapshots[-1].step,
         "widths": {
-            f"{s:g}": {"held_out_loss": losses[s], "profile_error": errors[s]} for s in WIDTHS
+            f"{s:g}": {"held_out_loss": losses[s], "profile_error": errors[s]} for s in widths
         },
         "best": best,
         "ordinary": {"decay": opened.run.settings.ema, "held_out_loss": usual},

@@ -18,10 +18,12 @@ from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
 from fromnoise.evaluate import (
+    FLOW,
     Estimate,
     FeatureNetwork,
     Labelled,
     Likelihoods,
+    LostFlow,
     Page,
     Picture,
     figure_text,
@@ -192,7 +194,7 @@ def _figures(
         if guided is not None:
             _beside_guided(subject, reader, found, _labelled(guided), scale)
         if request.likelihood:
-            found |= _likelihood(subject, request, progress, len(found))
+            found |= _likelihood(subject, request, progress, len(found), reporter)
         progress.advance(16)
     return found
 
@@ -218,13 +220,20 @@ def _beside_guided(
 
 
 def _likelihood(
-    subject: Subject, request: EvaluateRequest, progress: Progress, done: int
+    subject: Subject,
+    request: EvaluateRequest,
+    progress: Progress,
+    done: int,
+    reporter: Reporter,
 ) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     with torch.no_grad():
-        for key, estimate in _BOUNDS[subject.recipe.objective.kind](subject, request):
-            found[key] = estimate
-            progress.advance(done + len(found), key)
+        try:
+            for key, estimate in _BOUNDS[subject.recipe.objective.kind](subject, request):
+                found[key] = estimate
+                progress.advance(done + len(found), key)
+        except LostFlow as error:
+            reporter.warn(f"{FLOW} is left out: {error}")
     return found
 
 

@@ -14,7 +14,8 @@ from fromnoise.encoders import Conditioning
 from fromnoise.interop.loading import load
 from fromnoise.model import Model, describe
 from fromnoise.model.files import modules
-from fromnoise.recipes import Recipe, SamplingSettings
+from fromnoise.nets.generator import Generator
+from fromnoise.recipes import RECIPES, Recipe, SamplingSettings
 from fromnoise.training import checkpoint
 
 SLOWER = 10.0
@@ -22,6 +23,7 @@ SLOWER = 10.0
 
 _TABLE = "embedding.vector."
 _LABEL = "label"
+_DENOISING = ("denoising", "vdm")
 _KEPT = ("net", "process", "parameterization", "learned_variance", "codec", "encoders", "sampling")
 
 
@@ -30,7 +32,10 @@ def opened(source: str) -> Model:
     try:
         return load(source)
     except FileError as error:
-        raise FileError(f"the model to start from cannot be opened: {error}") from None
+        place = Path(source)
+        makes = place.parent == Path("runs") and place.name in RECIPES and not place.exists()
+        advice = f"; `fromnoise train {place.name}` makes it" if makes else ""
+        raise FileError(f"the model to start from cannot be opened: {error}{advice}") from None
 
 
 def based(
@@ -67,8 +72,15 @@ def onto(recipe: Recipe, base: Model, source: str) -> Recipe:
 
     Network, process, prediction, codec and sampling defaults are the base's; data, loss, training
     and conditions stay the recipe's. The class labels are those of the recipe's data.
+    Raises UsageError for a base that the recipe's loss cannot train.
     """
     described = describe(base)
+    if isinstance(base.denoiser.net, Generator) and recipe.objective.kind in _DENOISING:
+        raise UsageError(
+            f"{source} ({base.card.name}) is a generator, which makes samples in one step, and "
+            f"{recipe.name} trains a network to take noise away: it cannot go on from it. Use the "
+            "recipe it was trained by, or a base that denoises"
+        )
     encoders = {
         name: config if name == _LABEL else described.encoders.get(name, config)
         for name, config in recipe.encoders.items()

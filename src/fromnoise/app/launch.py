@@ -138,7 +138,9 @@ def _verdict(codes: Mapping[int, int], count: int) -> int:
 
 
 def _environment(rank: int, processes: int, store: Path) -> dict[str, str]:
-    """What a process is told of its place."""
+    """What a process is told of its place; one alone is told nothing, for it has no group."""
+    if processes == 1:
+        return dict(os.environ)
     told = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

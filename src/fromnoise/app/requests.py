@@ -49,7 +49,8 @@ class TrainRequest(Settings):
     augment: str | None = Field(
         None,
         description="Changes of the training pictures, drawn anew in each epoch, in place of the "
-        "recipe's: flip, shift, crop, or several with commas; `none` for none.",
+        "recipe's: flip, shift, crop, geometric, or several with commas; `none` for none. Of "
+        "geometric and what stands with it the network is told, so that samples show none of it.",
     )
     train: TrainSettings = Field(
         TrainSettings(), description="Training settings; those not given are the recipe's."

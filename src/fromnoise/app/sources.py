@@ -1,18 +1,30 @@
 """Data by the name a person gives it, and a recipe brought onto other data than its own."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from fromnoise import data
-from fromnoise.core.errors import UsageError, unknown
+from fromnoise import data, nets
+from fromnoise.core.errors import FileError, UsageError, unknown
 from fromnoise.core.files import read_json
 from fromnoise.data import Dataset
+from fromnoise.nets import Network
 from fromnoise.recipes import Recipe
+from fromnoise.training.settings import GanSettings
 
 Config = dict[str, Any]
 
+TELLING = "geometric"
+"""The change that, asked for by name, brings it about that the network is told of all changes.
+
+What it does to a picture can be seen in it, so samples would show it; mirrored, cropped and
+shifted pictures are taken as data like any other.
+"""
+
+_ARGUMENTS = ("size", "mode", "max_bad")
+_AUGMENT = "augment"
+_CAN_BE_TOLD = ("unet", "mlp")
 _SHOWN = 3
 
 
@@ -23,21 +35,21 @@ def config_of(source: str, **wanted: Any) -> Config:
     Raises UsageError when it is none of these.
     """
     path = Path(source)
+    named = _by_name(data.DATA, _ARGUMENTS)
     if path.suffix == ".json":
         config = read_json(path)
         if not isinstance(config, dict):
             raise UsageError(f"{source} holds no configuration of a data set")
         return config
-    if source in data.DATA:
+    if source in named:
         kind, own = source, {}
     elif path.suffix in (".npz", ".npy"):
         kind, own = "arrays", {"path": str(path.resolve())}
     else:
         shards = path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
         if not shards and not path.exists():
-            known = ", ".join(sorted(data.DATA))
             raise UsageError(
-                f"{source} is no file or folder, and no data set by name; known: {known}"
+                f"{source} is no file or folder, and no data set by name; known: {', '.join(named)}"
             )
         # Whole, so that a run goes on from wherever it is asked to.
         kind, own = "shards" if shards else "folder", {"path": str(path.resolve())}
@@ -51,51 +63,129 @@ def onto(recipe: Recipe, source: str, max_bad: float) -> tuple[Recipe, Dataset]:
     A network that is told a class is told those of the new data, or none where it has none.
     Raises UsageError when the data cannot be brought to what the network takes.
     """
-    size = recipe.data.get("size")
-    if size is None:
-        height, width = data.load(recipe.data).shape[1:]
-        size = height if height == width else [height, width]
-    mode = "L" if recipe.net["in_channels"] == 1 else "RGB"
-    config = config_of(source, size=size, mode=mode, max_bad=max_bad)
-    dataset = data.load(config)
-    if dataset.shape[0] != recipe.net["in_channels"]:
+    net = nets.build(recipe.net, device="meta")
+    config = _of_pictures(recipe, net, source, max_bad) if net.spatial_dims else config_of(source)
+    if not net.spatial_dims and "size" in _arguments(config):
         raise UsageError(
-            f"{source} has samples of shape {dataset.shape}, and the network of {recipe.name} "
-            f"takes {recipe.net['in_channels']} channels; use another recipe"
+            f"{source} is pictures, and {recipe.name} is for points of {net.in_channels} numbers; "
+            "give points (a .npy of shape (N, D), or a JSON configuration), or another recipe"
         )
-    net, encoders = _told(recipe, len(dataset.classes))
+    try:
+        dataset = data.load(config)
+    except FileError:
+        raise
+    except UsageError as error:
+        if "size" not in config or Path(source).suffix == ".json":
+            raise
+        told = f"the size comes from the recipe: {recipe.name} has {config['size']}"
+        raise UsageError(f"{error} ({told})") from None
+    _check_shape(recipe, net, source, dataset.shape)
     # Its own figure was reached on its own data.
-    changed = {"data": config, "net": net, "encoders": encoders, "figure": ""}
+    changed = {"data": config, "figure": "", **_told(recipe, len(dataset.classes))}
     return recipe.model_copy(update=changed), dataset
 
 
-def _told(recipe: Recipe, classes: int) -> tuple[Config, dict[str, Config]]:
-    accepts: Mapping[str, Any] = recipe.net.get("accepts", {})
-    vector = dict(accepts.get("vector", {}))
+def _of_pictures(recipe: Recipe, net: Network, source: str, max_bad: float) -> Config:
+    """The configuration of pictures in the size and colours that a recipe's network takes."""
+    size = recipe.data.get("size")
+    if size is None:
+        height, width = _whole(net) or data.load(recipe.data).shape[1:]
+        size = height if height == width else [height, width]
+    mode = "L" if net.in_channels == 1 else "RGB"
+    return config_of(source, size=size, mode=mode, max_bad=max_bad)
+
+
+def _whole(net: Network) -> tuple[int, ...]:
+    """The size (height, width) of pictures a network makes whole; () where it takes any."""
+    return tuple(net.config.get("shape", ()))[1:]
+
+
+def _check_shape(recipe: Recipe, net: Network, source: str, shape: tuple[int, ...]) -> None:
+    told = f"{source} has samples of shape {tuple(shape)}, and the network of {recipe.name} takes"
+    if not net.spatial_dims and shape != (net.in_channels,):
+        raise UsageError(f"{told} points of {net.in_channels} numbers; use another recipe")
+    if len(shape) != 1 + net.spatial_dims:
+        raise UsageError(f"{told} pictures; use another recipe (points-ddpm is one for points)")
+    if shape[0] != net.in_channels:
+        raise UsageError(f"{told} {net.in_channels} channels; use another recipe")
+    if _whole(net) and shape[1:] != _whole(net):
+        raise UsageError(
+            f"{told} pictures of {_whole(net)} only; give them as files, which are brought to that "
+            f"size, or a recipe file with {list(shape)} for each `shape`"
+        )
+
+
+def _told(recipe: Recipe, classes: int) -> Config:
+    """What changes in a recipe whose networks are told of so many classes."""
     encoders = dict(recipe.encoders)
-    if "label" in vector and "label" in encoders:
-        if classes:
-            vector["label"] = classes
-            encoders["label"] = {**encoders["label"], "classes": classes}
-        else:
-            del vector["label"], encoders["label"]
-    net = {**recipe.net, "accepts": {**accepts, "vector": vector}} if accepts else recipe.net
-    return net, encoders
+    if "label" not in encoders:
+        return {}
+    if classes:
+        encoders["label"] = {**encoders["label"], "classes": classes}
+    else:
+        del encoders["label"]
+    changed: Config = {"net": _with_slot(recipe.net, "label", classes), "encoders": encoders}
+    if isinstance(recipe.objective, GanSettings):
+        judge = _with_slot(recipe.objective.discriminator, "label", classes)
+        changed["objective"] = recipe.objective.model_copy(update={"discriminator": judge})
+    return changed
+
+
+def _with_slot(net: Config, name: str, width: int) -> Config:
+    """A network that accepts a vector of that width under a name; 0 for none."""
+    accepts: Mapping[str, Any] = net.get("accepts", {})
+    vector = dict(accepts.get("vector", {}))
+    if vector.pop(name, 0) == width == 0:
+        return net
+    if width:
+        vector[name] = width
+    return {**net, "accepts": {**accepts, "vector": vector}}
 
 
 def changing(recipe: Recipe, names: str | None) -> Recipe:
     """The recipe with its training pictures changed as named (flip,shift); None leaves its own.
 
-    A network that is told what was done to a picture knows only the recipe's own changes, and is
-    left as it is. Raises UsageError for an unknown one.
+    With `geometric` among them the network is told of all the changes, so that samples show none;
+    without, it is told nothing. Raises UsageError for an unknown change, or one that a network
+    has to be told of and cannot.
     """
     if names is None:
         return recipe
     kinds = [] if names == "none" else [name.strip() for name in names.split(",")]
+    known = _by_name(data.AUGMENTATIONS)
     for kind in kinds:
-        if kind not in data.AUGMENTATIONS:
-            raise unknown("augmentation", kind, data.AUGMENTATIONS)
-    return recipe.model_copy(update={"augment": [{"kind": kind} for kind in kinds]})
+        if kind not in known:
+            raise unknown("augmentation", kind, known)
+    parts: list[Config] = [{"kind": kind} for kind in kinds]
+    made = data.chain([data.AUGMENTATIONS.build(part) for part in parts])
+    width = made.width if made is not None and TELLING in kinds else 0
+    if width and recipe.net["kind"] not in _CAN_BE_TOLD:
+        raise UsageError(
+            f"{TELLING} changes pictures visibly, so a network has to be told of it, and a "
+            f"{recipe.net['kind']} is told of classes only; use flip, shift or crop, or a recipe "
+            "with a unet"
+        )
+    encoders = {name: part for name, part in recipe.encoders.items() if name != _AUGMENT}
+    if width:
+        encoders[_AUGMENT] = {"kind": _AUGMENT, "width": width}
+    net = _with_slot(recipe.net, _AUGMENT, width)
+    return recipe.model_copy(update={_AUGMENT: parts, "net": net, "encoders": encoders})
+
+
+def _by_name(table: Mapping[str, Callable[..., Any]], given: Collection[str] = ()) -> list[str]:
+    """The kinds of a table that need no arguments but those given."""
+
+    def needs(name: str) -> list[str]:
+        parameters = inspect.signature(table[name]).parameters.values()
+        return [p.name for p in parameters if p.default is p.empty and p.name not in given]
+
+    return sorted(name for name in table if not needs(name))
+
+
+def _arguments(config: Config) -> Collection[str]:
+    """The names of the arguments that a configured data set takes; none for an unknown kind."""
+    found = data.DATA.get(str(config.get("kind")))
+    return () if found is None else inspect.signature(found).parameters
 
 
 def left_out(dataset: Dataset) -> str | None:

@@ -1,5 +1,6 @@
 """Train by a recipe, or go on with a run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import TrainRequest
 from fromnoise.app.sources import left_out
 from fromnoise.core.config import validated
-from fromnoise.core.errors import UsageError
+from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.files import check_folder
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
@@ -81,7 +82,8 @@ def prepare(
     for note in finetune.begin(model, recipe, folder, base):
         reporter.say(note)
     objective = objective_of(recipe.objective, model.denoiser, model.conditioning, train_set.levels)
-    _check(recipe, train_set, objective)
+    augment = augmentation(recipe)
+    _check(recipe, train_set, objective, augment)
 
     def preview() -> bytes:
         classes = len(model.card.classes)
@@ -95,7 +97,7 @@ def prepare(
         objective=objective,
         data=train_set,
         held_out=held_out,
-        augment=augmentation(recipe),
+        augment=augment,
         write_model=lambda path: write_model(model, path),
         preview=preview,
     )
@@ -109,7 +111,9 @@ def prepare(
     return run, model
 
 
-def _check(recipe: Recipe, dataset: Dataset, objective: Objective) -> None:
+def _check(
+    recipe: Recipe, dataset: Dataset, objective: Objective, augment: data.Augment | None
+) -> None:
     """Find what cannot work before anything is written: one sample through the whole loss."""
     samplers.get(recipe.sampling.sampler)
     grids.get(recipe.sampling.grid)
@@ -118,9 +122,20 @@ def _check(recipe: Recipe, dataset: Dataset, objective: Objective) -> None:
             f"a batch of {recipe.train.batch_size} is more than the {len(dataset)} training "
             "samples; lower --train.batch-size"
         )
+    batch = dataset.batch([0])
+    if augment is not None:
+        changed = augment(batch.x[0].clone(), data.generator(0, 0, 0))
+        batch = replace(batch, x=changed.x[None], augment=changed.told[None])
     objective.eval()
-    with torch.no_grad():
-        list(objective.phases(dataset.batch([0]), Draws.of_step(0, 0, range(1), 1)))
+    try:
+        with torch.no_grad():
+            list(objective.phases(batch, Draws.of_step(0, 0, range(1), 1)))
+    except ShapeError as error:
+        if recipe.base is None:
+            raise
+        raise ShapeError(
+            f"{error}. The network is that of {recipe.base}: give --data, or another recipe"
+        ) from None
     objective.train()
 
 

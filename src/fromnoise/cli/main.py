@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args
 
-from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -88,6 +88,9 @@ def _plain(error: CycloptsError) -> str:
         fault = first_fault(error.__cause__)
         argument = error.argument
         return fault if argument is None else fault.replace("value:", f"{argument.name}:", 1)
+    if isinstance(error, UnusedCliTokensError):
+        left = " ".join(error.unused_tokens or ())
+        return f"nothing takes {left}; a flag takes one value, and more by giving it once for each"
     return str(error)
 
 

@@ -122,7 +122,8 @@ def first_fault(error: ValidationError) -> str:
         return f"unknown key {where!r}"
     if kind in ("missing", "missing_argument"):
         return f"{where!r} is missing"
-    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r})"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]} (got {fault['input']!r})"
 
 
 def plain(value: Any) -> Any:

@@ -44,9 +44,14 @@ def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
     "unknown sampler 'dmp'; did you mean ddpm? Known: ddim, ddpm, euler"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
+    near = nearest(name, names)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
     if near and len(names) > 12:
         return UsageError(f"unknown {what} {str(name)!r}{hint}")
     listed = ", ".join(names) if len(names) <= 60 else f"{len(names)} names"
     return UsageError(f"unknown {what} {str(name)!r}{hint} Known: {listed}")
+
+
+def nearest(name: object, known: Iterable[str]) -> list[str]:
+    """The names that are most like one that is not there, at most 3, the nearest first."""
+    return difflib.get_close_matches(str(name).lower(), sorted(known), n=3, cutoff=0.5)

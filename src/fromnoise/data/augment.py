@@ -64,6 +64,7 @@ class Flip(Augment):
         self.probability, self.axis = probability, -1 if axis == "horizontal" else -2
 
     def __call__(self, x: Tensor, random: np.random.Generator) -> Changed:
+        _check_picture(x)
         flipped = bool(random.random() < self.probability)
         return Changed(x.flip(self.axis) if flipped else x, torch.tensor([float(flipped)]))
 
@@ -83,6 +84,7 @@ class Shift(Augment):
         self.pixels = pixels
 
     def __call__(self, x: Tensor, random: np.random.Generator) -> Changed:
+        _check_picture(x)
         down, right = random.integers(-self.pixels, self.pixels + 1, 2)
         rows = (torch.arange(x.shape[-2]) - int(down)).clamp(0, x.shape[-2] - 1)
         columns = (torch.arange(x.shape[-1]) - int(right)).clamp(0, x.shape[-1] - 1)
@@ -196,7 +198,9 @@ def _check_probability(probability: float) -> None:
 
 def _check_picture(x: Tensor) -> None:
     if x.ndim != 3:
-        raise ShapeError(f"only pictures (C, H, W) can be resampled, not {tuple(x.shape)}")
+        raise ShapeError(
+            f"only pictures (C, H, W) can be augmented, not samples of shape {tuple(x.shape)}"
+        )
 
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]

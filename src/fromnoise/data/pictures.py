@@ -160,5 +160,5 @@ def _check_share(skipped: list[tuple[Source, str]], count: int, max_bad: float, 
         first = "; ".join(reason for _, reason in skipped[:3])
         raise FileError(
             f"more than {max_bad:.2%} of the {count} pictures in {where} cannot be used: {first}. "
-            "Repair or remove them, or allow more with max_bad"
+            "Repair or remove them, or allow more with max_bad (--max-bad on the command line)"
         )

@@ -26,6 +26,7 @@ from fromnoise.evaluate.intervals import Estimate, wilson
 from fromnoise.evaluate.likelihood import bits_per_dim, dequantise, discretised_log_likelihood
 from fromnoise.evaluate.ode import (
     FlowLikelihood,
+    LostFlow,
     OdeSettings,
     flow_bits_per_dim,
     lifted_bits_per_dim,
@@ -33,6 +34,7 @@ from fromnoise.evaluate.ode import (
 )
 from fromnoise.evaluate.pictures import line_plot, loss_curves, quality_curve
 from fromnoise.evaluate.report import (
+    FLOW,
     KEYS,
     Evaluation,
     Labelled,
@@ -46,6 +48,7 @@ from fromnoise.evaluate.variances import VARIANCES, Variance, variance
 from fromnoise.evaluate.vlb import Bound, variational_bound
 
 __all__ = [
+    "FLOW",
     "KEYS",
     "VARIANCES",
     "Bound",
@@ -59,6 +62,7 @@ __all__ = [
     "FlowLikelihood",
     "Labelled",
     "Likelihoods",
+    "LostFlow",
     "Manifolds",
     "OdeSettings",
     "Page",

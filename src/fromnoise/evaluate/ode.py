@@ -27,6 +27,9 @@ from fromnoise.evaluate.likelihood import (
 from fromnoise.layers.condition import Condition
 from fromnoise.processes import Process
 
+EVALUATIONS = 4000
+"""How often a flow may ask the network, where nothing else is said."""
+
 LogDensity = Callable[[Tensor, Tensor], Tensor]
 """log p_t(x) (B,), in nats, of x (B, ...) and t (B,)."""
 
@@ -39,6 +42,8 @@ class OdeSettings:
     rtol, atol: of the adaptive Runge–Kutta 5(4) steps of Dormand & Prince (1980).
     probes: random ±1 vectors for the trace (Hutchinson 1990), None for the exact trace, which costs
     as many backward passes as there are dimensions. The estimate is unbiased for every number.
+    evaluations: the most times the network is asked about a batch. A network that is hardly
+    trained may want any number of them, each step shorter than the last.
     """
 
     start: float | None = None
@@ -46,6 +51,11 @@ class OdeSettings:
     rtol: float = 1e-5
     atol: float = 1e-5
     probes: int | None = None
+    evaluations: int = EVALUATIONS
+
+
+class LostFlow(FromNoiseError):
+    """A flow that could not be followed to its end, so that there is no likelihood."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,8 @@ def log_likelihood(
     by. The network is asked in the type of x; everything else is float64.
 
     prior: the density at the end, `standard_prior` by default. noise: the source of the probes.
-    Raises UsageError for times outside (0, 1] or where σ or α is 0.
+    Raises UsageError for times outside (0, 1] or where σ or α is 0, LostFlow where the end is not
+    reached.
     """
     settings = settings or OdeSettings()
     process = denoiser.process
@@ -222,6 +233,12 @@ def _solve(field: _Field, y: Tensor, settings: OdeSettings) -> tuple[Tensor, Ten
     shape, count = y.shape, y.numel()
 
     def slope(s: float, state: np.ndarray) -> np.ndarray:
+        if field.calls >= settings.evaluations:
+            raise LostFlow(
+                f"after {field.calls} evaluations of the network its flow was still at a noise of "
+                f"{math.exp(s):.2g} times the data, of {math.exp(field.final):.2g}: it bends too "
+                "sharply to be followed. Train longer, or ask for a coarser tolerance"
+            )
         flow, trace = field(s, torch.from_numpy(state[:count].copy()).reshape(shape))
         return np.concatenate([flow.numpy().ravel(), trace.numpy()])
 
@@ -230,7 +247,7 @@ def _solve(field: _Field, y: Tensor, settings: OdeSettings) -> tuple[Tensor, Ten
         slope, (field.first, field.final), initial, rtol=settings.rtol, atol=settings.atol
     )
     if not found.success or not np.isfinite(found.y[:, -1]).all():
-        raise FromNoiseError(f"the flow could not be followed to its end: {found.message}")
+        raise LostFlow(f"the flow could not be followed to its end: {found.message}")
     state = torch.from_numpy(found.y[:, -1].copy())
     return state[:count].reshape(shape), state[count:]
 

@@ -22,11 +22,13 @@ from fromnoise.evaluate.distances import (
 from fromnoise.evaluate.features import FeatureNetwork, Features
 from fromnoise.evaluate.intervals import Estimate, mean
 from fromnoise.evaluate.likelihood import bits_per_dim
-from fromnoise.evaluate.ode import OdeSettings, lifted_bits_per_dim, log_likelihood
+from fromnoise.evaluate.ode import LostFlow, OdeSettings, lifted_bits_per_dim, log_likelihood
 from fromnoise.evaluate.vlb import variational_bound
 from fromnoise.layers.condition import Condition
 
 FORMAT = 1
+FLOW = "bits_per_dim_ode"
+"""The one figure that may be missing where others are not: the flow cannot always be followed."""
 
 KEYS: Mapping[str, str] = {
     "train_on_synthetic_accuracy": "Share of held-out real data that a classifier trained only on "
@@ -110,7 +112,8 @@ class Likelihoods:
 
     condition: what the denoiser is told of given samples (their labels, say), None for nothing.
     levels: of the data. steps: of the variational bound's grid; terms: of them drawn for each
-    sample; bound, flow, calibration: how many samples each takes (flow 0: no ODE).
+    sample; bound, flow, calibration: how many samples each takes (flow 0: no ODE). evaluations:
+    the most of the network that the ODE may take.
     """
 
     denoiser: Denoiser
@@ -122,6 +125,7 @@ class Likelihoods:
     flow: int = 32
     calibration: int = 128
     tolerance: float = 1e-3
+    evaluations: int = 1000
 
 
 def measure(
@@ -175,6 +179,7 @@ def measure_likelihood(
 
     The bound's variances, and the time at which its decoder takes over, are measured on training
     data. Both are averages over samples, and their intervals say how sure the average is.
+    Raises LostFlow, after the bound, where the ODE cannot be followed to its end.
     """
     denoiser, levels = how.denoiser, how.levels
     grid = grids.log_snr(denoiser.process.schedule, how.steps)
@@ -198,7 +203,7 @@ def measure_likelihood(
     }
     yield "bits_per_dim", mean(bound.bits_per_dim(dimensions), more)
     if how.flow:
-        yield "bits_per_dim_ode", _flow(held_out.some(how.flow, seed), how, fitted, seed)
+        yield FLOW, _flow(held_out.some(how.flow, seed), how, fitted, seed)
 
 
 def _flow(some: Labelled, how: Likelihoods, fitted: Calibration, seed: int) -> Estimate:
@@ -206,7 +211,9 @@ def _flow(some: Labelled, how: Likelihoods, fitted: Calibration, seed: int) -> E
     x, condition = some.x, how.condition(some)
     noise = Noise(seed, len(x))
     tolerance, start = how.tolerance, None if how.levels is None else fitted.last
-    settings = OdeSettings(start=start, rtol=tolerance, atol=tolerance, probes=1)
+    settings = OdeSettings(
+        start=start, rtol=tolerance, atol=tolerance, probes=1, evaluations=how.evaluations
+    )
     more = {"method": "probability-flow ODE", "levels": how.levels}
     if how.levels is None:
         flow = log_likelihood(how.denoiser, x, condition, None, settings, noise)
@@ -234,11 +241,17 @@ def evaluate(
     """All of it: `measure_labels`, `measure` in the reader's features and `measure_likelihood`.
 
     train and held_out: real data; samples: conditional ones with the labels asked for. Without
-    `likelihoods` (cold diffusion has none) there are no bits per dimension.
+    `likelihoods` (cold diffusion has none) there are no bits per dimension. Where the flow cannot
+    be followed, the notes say why its bits are missing.
     """
+    notes: dict[str, str] = {}
     figures = dict(measure_labels(train, held_out, samples, reader))
     figures.update(measure(train, held_out, samples, reader, levels, seed=seed))
     if likelihoods is not None:
-        figures.update(measure_likelihood(train, held_out, likelihoods, seed))
+        try:
+            for key, estimate in measure_likelihood(train, held_out, likelihoods, seed):
+                figures[key] = estimate
+        except LostFlow as error:
+            notes[FLOW] = str(error)
     counts = {"train": len(train.x), "held_out": len(held_out.x), "samples": len(samples.x)}
-    return Evaluation(figures, reader.card, counts, seed)
+    return Evaluation(figures, reader.card, counts, seed, notes)

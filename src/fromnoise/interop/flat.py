@@ -12,6 +12,7 @@ from fromnoise.core.errors import ShapeError
 from fromnoise.layers.condition import Condition, Tokens
 from fromnoise.model import Model
 from fromnoise.nets.base import Network
+from fromnoise.nets.generator import Generator
 
 TOKENS = 4
 """How many tokens an example has; the exported network takes any number of them."""
@@ -107,8 +108,12 @@ def traced_space(flat: Flat, space: Sequence[int], sizes: bool) -> list[int]:
 
 
 def told_times(model: Model, count: int) -> Tensor:
-    """What the network is told at so many times between data and noise."""
-    t = torch.linspace(0.1, 0.9, count, dtype=torch.float64)
+    """What the network is told at so many times between data and noise.
+
+    A generator is asked at 1 only.
+    """
+    first, last = (1.0, 1.0) if isinstance(model.denoiser.net, Generator) else (0.1, 0.9)
+    t = torch.linspace(first, last, count, dtype=torch.float64)
     with torch.no_grad():
         scales = model.denoiser.process.reference(t)
         return model.denoiser.parameterization.time(t, scales)

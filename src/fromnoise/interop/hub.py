@@ -15,6 +15,11 @@ def is_id(source: str) -> bool:
     return _ID.fullmatch(source) is not None and ".." not in source
 
 
+def runs() -> list[str]:
+    """The runs in ./runs."""
+    return sorted(str(path.parent) for path in Path("runs").glob("*/config.json"))
+
+
 def snapshot(source: str) -> tuple[Path, str]:
     """The folder of a model of the hub, and its name with the commit: owner/name@commit.
 
@@ -108,10 +113,9 @@ def _unreachable(name: str, error: Exception | None) -> FileError:
 
 def _at_hand() -> str:
     """What could be opened instead."""
-    models = cached()
-    runs = sorted(str(path.parent) for path in Path("runs").glob("*/config.json"))
+    models, local = cached(), runs()
     parts = [f"cached models: {', '.join(models[:12])}"] if models else []
-    parts += [f"local runs: {', '.join(runs[:12])}"] if runs else []
+    parts += [f"local runs: {', '.join(local[:12])}"] if local else []
     if not parts:
         return ". Nothing is cached; `fromnoise train digits` makes a model of your own"
     return f". At hand are {'; '.join(parts)}"

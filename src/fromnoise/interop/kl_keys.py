@@ -11,23 +11,11 @@ from fromnoise.core.config import Settings
 from fromnoise.interop.diffusers_nets import Config, checked
 from fromnoise.interop.layout import Entry, layers, read, write
 from fromnoise.interop.layout import checked as whole
-from fromnoise.interop.unet2d_keys import modern
+from fromnoise.interop.unet2d_keys import ATTENTION, BLOCK, modern
 
 _Count = Annotated[int, Field(ge=1)]
-_BLOCK = (
-    ("norm1", "norm1"),
-    ("conv1", "conv1"),
-    ("norm2", "norm2"),
-    ("conv2", "conv2"),
-    ("shortcut", "conv_shortcut"),
-)
-_ATTENTION = (
-    ("norm", "group_norm"),
-    ("query", "to_q"),
-    ("key", "to_k"),
-    ("value", "to_v"),
-    ("out", "to_out.0"),
-)
+# Its blocks are not told a time.
+_BLOCK = tuple(pair for pair in BLOCK if pair[0] != "time")
 
 
 class KLSettings(Settings):
@@ -110,7 +98,7 @@ def table(codec: KL) -> list[Entry]:
             middle = f"{side}.mid_block.resnets.{j}"
             pairs += _parts(f"{side}.middle.blocks.{j}", middle, _BLOCK)
         attention = f"{side}.mid_block.attentions.0"
-        pairs += _parts(f"{side}.middle.attentions.0", attention, _ATTENTION)
+        pairs += _parts(f"{side}.middle.attentions.0", attention, ATTENTION)
     return whole(layers(pairs, known), known, "AutoencoderKL")
 
 

@@ -16,6 +16,7 @@ from fromnoise.codecs import Codec, Identity
 from fromnoise.core.errors import FromNoiseError, UsageError
 from fromnoise.core.files import atomic_folder, write_text
 from fromnoise.interop import onnx_sampler
+from fromnoise.interop.attempts import attempt
 from fromnoise.interop.flat import (
     Flat,
     Inputs,
@@ -45,8 +46,8 @@ def export_onnx(model: Model, folder: Path, steps: Sequence[int] = STEPS) -> lis
     steps: the numbers of steps whose grids are written.
     Every network is run by onnxruntime and compared with ours before the folder is put in place.
     Raises UsageError for a model that cannot be exported or libraries that are missing (the extra
-    `export`), FromNoiseError when the runtime's answer is not ours, FileError and DiskError as
-    `atomic_folder` does.
+    `export`), FromNoiseError when torch or the runtime fails or its answer is not ours, FileError
+    and DiskError as `atomic_folder` does.
     """
     _libraries()
     table = sampling_table(model, steps)
@@ -125,7 +126,7 @@ def write_onnx(
     """Export a module by torch's own exporter, weights beside the file where they are large."""
     import onnx
 
-    with quiet():
+    with quiet(), attempt("torch's ONNX exporter cannot export this network"):
         program = torch.onnx.export(
             module,
             inputs.tensors,
@@ -142,7 +143,8 @@ def write_onnx(
         node.metadata_props.clear()
     size = sum(p.numel() * p.element_size() for p in module.parameters())
     program.save(str(path), external_data=size > EMBEDDED)
-    onnx.checker.check_model(str(path))
+    with attempt("what torch's ONNX exporter made is not valid"):
+        onnx.checker.check_model(str(path))
 
 
 def compare(
@@ -154,13 +156,15 @@ def compare(
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with attempt(f"onnxruntime cannot read {path.stem}"):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = greatest = 0.0
     for inputs in trials:
         given = {name: value.numpy() for name, value in zip(names, inputs.tensors, strict=True)}
         with torch.no_grad():
             ours = module(*inputs.tensors).numpy()
-        theirs = session.run(None, given)[0]
+        with attempt(f"onnxruntime cannot run {path.stem}"):
+            theirs = session.run(None, given)[0]
         worst = max(worst, float(np.abs(theirs - ours).max()))
         greatest = max(greatest, float(np.abs(ours).max()))
     if not worst <= TOLERANCE * max(greatest, 1.0):

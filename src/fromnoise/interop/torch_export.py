@@ -7,6 +7,7 @@ import torch
 
 from fromnoise.core.errors import FromNoiseError
 from fromnoise.core.files import atomic_folder
+from fromnoise.interop.attempts import attempt
 from fromnoise.interop.flat import (
     Flat,
     Inputs,
@@ -31,8 +32,8 @@ def export_program(model: Model, folder: Path) -> list[str]:
     callable. schedule.json: see `sampling_table`.
     The file is read back and compared with our network before the folder is put in place. It
     holds no pickle: the example inputs that torch would pickle are left out.
-    Raises UsageError for a model that cannot be exported, FromNoiseError when the program's answer
-    is not ours, FileError and DiskError as `atomic_folder` does.
+    Raises UsageError for a model that cannot be exported, FromNoiseError when torch fails to do so
+    or the program's answer is not ours, FileError and DiskError as `atomic_folder` does.
     """
     table = sampling_table(model)
     flat = Flat(model.denoiser.net)
@@ -40,11 +41,9 @@ def export_program(model: Model, folder: Path) -> list[str]:
     sizes = takes_any_size(flat, space)
     traced = traced_space(flat, space, sizes)
     inputs = example(flat, 2, traced, told_times(model, 2))
-    program = torch.export.export(
-        flat,
-        inputs.tensors,
-        dynamic_shapes=dynamic_shapes(inputs, flat.network.divisor, sizes),
-    )
+    shapes = dynamic_shapes(inputs, flat.network.divisor, sizes)
+    with attempt("torch.export cannot export this network"):
+        program = torch.export.export(flat, inputs.tensors, dynamic_shapes=shapes)
     _bare(program)
     with atomic_folder(folder) as room:
         path = room / "denoiser.pt2"

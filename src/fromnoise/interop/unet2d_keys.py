@@ -31,7 +31,7 @@ _NAMES: tuple[tuple[str, str], ...] = (
     ("up.#.attentions.#.own.{}.*", "up_blocks.#.attentions.#.{}.*"),
     ("middle.attentions.#.own.{}.*", "mid_block.attentions.#.{}.*"),
 )
-_BLOCK = (
+BLOCK = (
     ("norm1", "norm1"),
     ("conv1", "conv1"),
     ("time", "time_emb_proj"),
@@ -39,7 +39,7 @@ _BLOCK = (
     ("conv2", "conv2"),
     ("shortcut", "conv_shortcut"),
 )
-_ATTENTION = (
+ATTENTION = (
     ("norm", "group_norm"),
     ("query", "to_q"),
     ("key", "to_k"),
@@ -53,7 +53,7 @@ _OLD = (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to
 def _table() -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for ours, theirs in _NAMES:
-        parts = _ATTENTION if "attentions" in ours else _BLOCK
+        parts = ATTENTION if "attentions" in ours else BLOCK
         pairs = parts if "{}" in ours else (("", ""),)
         rows += [(ours.replace("{}", a), theirs.replace("{}", b)) for a, b in pairs]
     return rows

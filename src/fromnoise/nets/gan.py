@@ -30,7 +30,7 @@ class GAN(Generator):
         self.body = Stack(self.numbers, self.numbers, width, depth, accepts)
 
     def generate(self, noise: Tensor, condition: Condition) -> Tensor:
-        rows = self.body(self.flat(noise), self.vectors(len(noise), condition))
+        rows = self.body(self.flat(noise), self.vectors(noise.shape[0], condition))
         return self.picture(rows.tanh())
 
 

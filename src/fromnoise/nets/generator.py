@@ -48,7 +48,7 @@ class Flat(Network, ABC):
 
     def picture(self, rows: Tensor) -> Tensor:
         """Rows (B, numbers) as samples (B, *shape)."""
-        return rows.reshape(len(rows), *self.shape)
+        return rows.unflatten(1, self.shape)
 
 
 class Generator(Flat, ABC):
@@ -59,7 +59,8 @@ class Generator(Flat, ABC):
     """
 
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        if bool((time != 1).any()):
+        # A graph that is exported cannot ask about its values.
+        if not torch.compiler.is_exporting() and bool((time != 1).any()):
             raise UsageError(
                 f"this network draws in one step from noise, at time 1, and was asked at time "
                 f"{time.min().item():g}; use steps=1"

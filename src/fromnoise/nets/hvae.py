@@ -75,8 +75,8 @@ class HVAE(Autoencoder):
 
     def output(self, noise: Tensor, condition: Condition) -> Output:
         parts = self._parts(noise)
-        vectors = self.vectors(len(noise), condition)
-        return self._descend(len(noise), lambda group, _: parts[group], vectors)
+        vectors = self.vectors(noise.shape[0], condition)
+        return self._descend(noise.shape[0], lambda group, _: parts[group], vectors)
 
     def _parts(self, noise: Tensor) -> list[Tensor]:
         ends = [sum(self.groups[: i + 1]) for i in range(len(self.groups) - 1)]

@@ -135,4 +135,4 @@ class VAE(Autoencoder):
         return Posterior.of(self.encoder(self.flat(x), self.vectors(len(x), condition)))
 
     def output(self, noise: Tensor, condition: Condition) -> Output:
-        return self._output(self.decoder(self.flat(noise), self.vectors(len(noise), condition)))
+        return self._output(self.decoder(self.flat(noise), self.vectors(noise.shape[0], condition)))

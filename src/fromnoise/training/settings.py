@@ -72,7 +72,9 @@ class VaeSettings(Settings):
     beta: float = Field(1.0, ge=0, description="Weight of the divergence; 1 is the bound.")
     warmup: int = Field(0, ge=0, description="Steps over which that weight rises from 0.")
     free_nats: float = Field(
-        0.0, ge=0, description="Divergence of each group of latents that costs nothing."
+        0.0,
+        ge=0,
+        description="Divergence of a sample's latents, in each group, that costs nothing.",
     )
 
 
@@ -140,7 +142,7 @@ class TrainSettings(Settings):
     post_hoc: list[float] = Field(
         [],
         description="Relative widths, up to 0.28, of averages tracked so that a length can be "
-        "chosen after training: 0.05 and 0.1.",
+        "chosen after training; give it once for each, for 0.05 and for 0.1.",
     )
     snapshot_every: int = Field(50, ge=1, description="Steps between snapshots of those averages.")
     snapshot_precision: Literal["float32", "float16"] = Field(

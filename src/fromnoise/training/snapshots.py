@@ -33,6 +33,9 @@ FOLDER = "snapshots"
 _NAME = re.compile(r"^step-(\d{8,})$")
 _FILE = "averages.safetensors"
 
+WORST = 0.5
+"""The largest relative error of a profile that still counts as an average of its width."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -90,8 +93,37 @@ def found(run: Path, warn: Warn = _say) -> list[Snapshot]:
 def average(snapshots: Sequence[Snapshot], std: float, step: int | None = None) -> Average:
     """The average of relative width `std` at `step` (the last by default), from snapshots.
 
-    Raises UsageError for a width out of range, no snapshots, or a step with none before it.
+    Raises UsageError for a width out of range or too far from any that the snapshots can make, no
+    snapshots, or a step before the first of them or after the last.
     """
+    step, shares, error = _fitted(snapshots, std, step)
+    if error > WORST:
+        raise UsageError(
+            f"the snapshots come within {error:.0%} of the profile of width {std:g} at step {step} "
+            "only, which is no average of that width; use a width nearer to those tracked, or "
+            "more snapshots (--train.snapshot-every)"
+        )
+    by_snapshot: dict[Path, dict[float, float]] = {}
+    for one, own, share in shares:
+        by_snapshot.setdefault(one.path, {})[own] = share
+    total: dict[str, Tensor] = {}
+    for path, counts in by_snapshot.items():
+        _add(total, load_tensors(path / _FILE)[0], counts, path)
+    return Average({name: value.float() for name, value in total.items()}, std, step, error)
+
+
+def profile_error(snapshots: Sequence[Snapshot], std: float, step: int | None = None) -> float:
+    """How far the profile that `average` would make is from the one asked for, as a share of it.
+
+    Raises UsageError for no snapshots, or a step before the first of them or after the last.
+    """
+    return _fitted(snapshots, std, step)[2]
+
+
+def _fitted(
+    snapshots: Sequence[Snapshot], std: float, step: int | None
+) -> tuple[int, list[tuple[Snapshot, float, float]], float]:
+    """The step, what each width of each snapshot counts, and how far the profile is off."""
     from fromnoise.training.power_ema import combination
 
     if not snapshots:
@@ -99,21 +131,18 @@ def average(snapshots: Sequence[Snapshot], std: float, step: int | None = None) 
             "this run holds no snapshots of its averages; train with --train.post-hoc 0.05 "
             "--train.post-hoc 0.1"
         )
-    step = snapshots[-1].step if step is None else step
-    used = [one for one in snapshots if one.step <= step]
-    if not used:
-        raise UsageError(f"the first snapshot is of step {snapshots[0].step}, after step {step}")
-    pairs = [(one, own) for one in used for own in one.stds]
+    first, last = snapshots[0].step, snapshots[-1].step
+    step = last if step is None else step
+    if step > last:
+        raise UsageError(f"step {step} is after the last snapshot, of step {last}; use {last}")
+    if step < first:
+        raise UsageError(f"the first snapshot is of step {first}, after step {step}")
+    pairs = [(one, own) for one in snapshots if one.step <= step for own in one.stds]
     shares, error = combination(
         [one.step for one, _ in pairs], [own for _, own in pairs], step, std
     )
-    by_snapshot: dict[Path, dict[float, float]] = {}
-    for (one, own), share in zip(pairs, shares, strict=True):
-        by_snapshot.setdefault(one.path, {})[own] = share
-    total: dict[str, Tensor] = {}
-    for path, counts in by_snapshot.items():
-        _add(total, load_tensors(path / _FILE)[0], counts, path)
-    return Average({name: value.float() for name, value in total.items()}, std, step, error)
+    counted = [(one, own, share) for (one, own), share in zip(pairs, shares, strict=True)]
+    return step, counted, error
 
 
 def _add(

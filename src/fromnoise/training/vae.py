@@ -19,8 +19,9 @@ class Variational(Objective):
     """E[−log p(x|ε)] + β·Σ_g KL_g, in bits for each dimension (Higgins et al. 2017, eq. 4).
 
     β = 1 is the bound on −log₂ p(x); during `warmup` steps β rises from 0, so that the latents are
-    used before they cost (Sønderby et al. 2016). A group of latents whose mean divergence is under
-    `free_nats` costs that much and is not pressed further (Kingma et al. 2016, appendix C.8).
+    used before they cost (Sønderby et al. 2016). Where a sample's divergence in a group of latents
+    is under `free_nats` it costs that much and is not pressed further: free bits (Kingma et al.
+    2016, appendix C.8) for each sample, so that the loss is the same however a batch is split.
     Evaluated (`eval`), the loss is the bound itself, and no condition is dropped.
 
     levels: of the data, whose probability is then bounded; None for a density.
@@ -53,7 +54,7 @@ class Variational(Objective):
         condition = condition_of(self.conditioning, batch, chance, dropout, x0.device)
         passage = autoencoder(self.denoiser).passage(x0, noise, condition)
         lost = -passage.output.log_prob(x0, self.levels).mean()
-        cost = torch.stack([self._charged(kl.mean()) for kl in passage.kl]).sum()
+        cost = torch.stack([self._charged(kl).mean() for kl in passage.kl]).sum()
         bits = (lost + self._beta() * cost) / (x0[0].numel() * math.log(2.0))
         yield Phase("loss", bits.to(x0.dtype))
 

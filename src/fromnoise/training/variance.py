@@ -23,7 +23,8 @@ def variance_bound(
     p has variance β^v·β̃^(1−v) with v the learned fraction (Nichol & Dhariwal 2021, "Improved
     Denoising Diffusion", eq. 15). At the first of the T steps the KL is −log p(x0|x_t), and β̃ is
     that of the second. With times uniform over the T steps the mean is L_vlb without its prior
-    term, which does not train. T is the schedule's, or 1000.
+    term, which does not train. T is the schedule's, or 1000. So it is the whole bound that is
+    weighed, T times a step's part of it, and in nats, not in bits: log 2 of them are one bit.
     of: `variance` holds the mean fixed, so that only v is trained (section 3.1); `all` does not.
     levels: of the data, for a p(x0|x_t) that gives each of them a probability (Ho et al. 2020,
     eq. 13); None for a density.

@@ -66,19 +66,34 @@ class VariationalDiffusion(Objective):
         dropout = self.settings.condition_dropout if self.training else 0.0
         condition = condition_of(self.conditioning, batch, chance, dropout, x0.device)
         bits = 1.0 / (x0[0].numel() * math.log(2.0))
-        walked = self._walked(x0, condition, draws, 1)
+        walked = self._walked(x0, condition, draws, torch.arange(len(x0)))
         ends = prior_loss(self.denoiser, x0) + self._decoded(x0, draws)
         yield Phase("loss", (bits * (walked + ends)).mean().to(x0.dtype))
         if self.training and SCHEDULE in self.groups():
-            again = bits * self._walked(x0, condition, draws, FEWER)
-            yield Phase("second_moment", again.square().mean().to(x0.dtype), SCHEDULE)
+            squared = bits**2 * self._second_moment(x0, condition, draws)
+            yield Phase("second_moment", squared.to(x0.dtype), SCHEDULE)
 
-    def _walked(self, x0: Tensor, condition: Condition | None, draws: Draws, every: int) -> Tensor:
-        """The part of the bound between the ends, of every so many samples: in nats."""
+    def _second_moment(self, x0: Tensor, condition: Condition | None, draws: Draws) -> Tensor:
+        """The mean square of `_walked` over every so many samples of the whole step.
+
+        A part of the batch gives its share of that mean, as a mean over the samples it has.
+        """
+        some = (draws.positions % FEWER == 0).nonzero().flatten()
+        if not len(some):
+            # A part without any still owes a loss that can be traced back.
+            interior = self.denoiser.process.schedule.path.interior
+            return torch.stack([0.0 * p.sum() for p in interior]).sum()
+        share = -(-draws.total // FEWER) * len(x0) / draws.total
+        return self._walked(x0, condition, draws, some).square().sum() / share
+
+    def _walked(
+        self, x0: Tensor, condition: Condition | None, draws: Draws, some: Tensor
+    ) -> Tensor:
+        """The part of the bound between the ends, of the samples at some rows: in nats."""
         first, last = self.denoiser.process.schedule.limits
         t = (first + (last - first) * draws.stratified()).to(x0.device)
         noise = draws.noise.normal(x0)
-        some = slice(None, None, every)
+        some = some.to(x0.device)
         told = None if condition is None else condition.rows(some)
         loss = diffusion_loss(self.denoiser, x0[some], t[some], noise[some], told)
         return (last - first) * loss
