@@ -82,6 +82,14 @@ def test_a_folder_of_many_sizes_from_end_to_end(
     assert figures["counts"]["train"] + figures["counts"]["held_out"] == 60
 
 
+def test_a_class_of_the_new_data_is_asked_for_by_its_name(pets: Path) -> None:
+    recipe, dataset = onto(get("glyphs-dit"), str(pets), max_bad=0.05)
+    model = build(recipe, dataset)
+    cat, first = (model.condition(1, label=label) for label in ("cat", 0))
+    assert cat is not None and first is not None
+    assert torch.equal(cat.vector["label"], first.vector["label"])
+
+
 def test_a_network_is_told_the_classes_of_the_new_data(pets: Path) -> None:
     dit = get("glyphs-dit")
     changed, dataset = onto(dit, str(pets), max_bad=0.05)

@@ -1,5 +1,6 @@
 """Train by a recipe, or go on with a run."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,21 @@ def augmentation(recipe: Recipe) -> data.Augment | None:
     return made
 
 
+def _by_name(
+    told: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
+) -> dict[str, Mapping[str, Any]]:
+    """The encoders with the classes' names in place of their number, so that either can be asked.
+
+    Numbers stay as they are: the names are in the order of the data's classes.
+    """
+    return {
+        name: {**part, "classes": list(classes)}
+        if part["kind"] == "label" and part["classes"] == len(classes)
+        else part
+        for name, part in told.items()
+    }
+
+
 def split(recipe: Recipe, whole: Dataset | None = None) -> tuple[Dataset, Dataset]:
     """The training data of a recipe, and the part of the data held out from training.
 
@@ -183,7 +199,7 @@ def build(recipe: Recipe, dataset: Dataset) -> Model:
         denoiser,
         dataset.shape,
         codecs.CODECS.build(recipe.codec),
-        encoders.Conditioning.build(recipe.encoders),
+        encoders.Conditioning.build(_by_name(recipe.encoders, dataset.classes)),
         Defaults(**recipe.sampling.model_dump()),
         card,
     )

@@ -48,7 +48,7 @@ class Flat(Network, ABC):
 
     def picture(self, rows: Tensor) -> Tensor:
         """Rows (B, numbers) as samples (B, *shape)."""
-        return rows.unflatten(1, self.shape)
+        return rows.reshape(rows.shape[0], *self.shape)
 
 
 class Generator(Flat, ABC):
