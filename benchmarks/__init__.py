@@ -13,8 +13,7 @@ BENCHMARKS = (
     "loader",
     "network_step",
     "onnx_step",
-    "optimizers",
     "steps",
 )
 
-LONG = ("ablations", "neighbours")
+LONG = ("optimizers", "ablations", "neighbours")

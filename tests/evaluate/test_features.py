@@ -137,3 +137,13 @@ def test_what_cannot_be_read_is_refused(reader):
         train_reader(torch.zeros(2, 1, 8, 8), torch.tensor([3, 10]), 10)
     with pytest.raises(ShapeError, match="2 samples"):
         train_reader(torch.zeros(2, 1, 8, 8), torch.tensor([3]), 10)
+
+
+def test_a_reader_of_many_pictures_sees_each_less_often() -> None:
+    x, label = torch.randn(120, 1, 8, 8), torch.arange(120) % 2
+    few = ReaderSettings(epochs=4, width=8, shown=250)
+    two = train_reader(x, label, 2, settings=few).state()
+    same = train_reader(x, label, 2, settings=ReaderSettings(epochs=2, width=8)).state()
+    more = train_reader(x, label, 2, settings=ReaderSettings(epochs=4, width=8)).state()
+    assert all(torch.equal(two[name], same[name]) for name in two)
+    assert any(not torch.equal(two[name], more[name]) for name in two)

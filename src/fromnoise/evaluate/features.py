@@ -26,9 +26,13 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """How a reader is trained. `turn` in degrees, `shift` in pixels, `zoom` as a fraction."""
+    """How a reader is trained. `turn` in degrees, `shift` in pixels, `zoom` as a fraction.
+
+    epochs: fewer where that would show it more than `shown` pictures in all, but at least one.
+    """
 
     epochs: int = 16
+    shown: int = 64_000
     batch: int = 64
     width: int = 32
     features: int = 64
@@ -181,12 +185,15 @@ def restore(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> FeatureNetw
 
 def _fit(net: ReaderNet, x: Tensor, label: Tensor, settings: ReaderSettings) -> None:
     rounds = math.ceil(len(x) / settings.batch)
+    epochs = settings.epochs
+    if x.ndim == 4:
+        epochs = max(1, min(epochs, settings.shown // len(x)))
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=0.02, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.rate, total_steps=settings.epochs * rounds
+        optimizer, settings.rate, total_steps=epochs * rounds
     )
     net.train()
-    for _ in range(settings.epochs):
+    for _ in range(epochs):
         for index in torch.randperm(len(x)).tensor_split(rounds):
             picture = _jitter(x[index], settings) if x.ndim == 4 else x[index]
             loss = F.cross_entropy(net(picture), label[index], label_smoothing=0.05)
