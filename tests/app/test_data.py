@@ -84,9 +84,9 @@ def test_a_preview_of_files(pets: Path, tmp_path: Path) -> None:
         (["data", "check", "nowhere"], "does not exist"),
         (["data", "check", ".", "--max-bad", "2"], "less than or equal to 1"),
         (["data", "check", "."], "holds no pictures"),
-        (["data", "preview", "nowhere"], "no data set by name; known: arrays"),
+        (["data", "preview", "nowhere"], "no data set by name; known: digits"),
         (["data", "preview", "digits", "-n", "0"], "greater than or equal to 1"),
-        (["data", "preview", "arrays"], "'path' is missing"),
+        (["data", "preview", "arrays"], "arrays is no file or folder"),
         (["data", "preview", "shapes", "--size", "16"], "size is 16"),
     ],
 )

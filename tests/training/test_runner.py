@@ -14,7 +14,7 @@ from fromnoise.codecs import Identity
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import DiskError, FileError
 from fromnoise.core.files import read_json, verify_folder
-from fromnoise.data import Flip
+from fromnoise.data.augment import Augment, Changed
 from fromnoise.model import Model, load_model
 from fromnoise.model.files import write_model
 from fromnoise.training import Run, checkpoint, latest_model
@@ -120,9 +120,18 @@ def test_preparing_sees_the_training_data_once(tmp_path: Path) -> None:
     assert calls == [(40, derive(0, _PREPARE))]
 
 
+class Turned(Augment):
+    """Points on the other side of zero."""
+
+    width = 1
+
+    def __call__(self, x: torch.Tensor, random: Any) -> Changed:
+        return Changed(-x, torch.ones(1))
+
+
 def test_augmentation_reaches_the_data(tmp_path: Path) -> None:
     losses = []
-    for place, augment in enumerate((None, Flip(1.0))):
+    for place, augment in enumerate((None, Turned())):
         made = _with(toy.run(tmp_path / str(place), {}), augment=augment)
         losses.append([event.loss for event in made.train()])
     assert losses[0] != losses[1]
