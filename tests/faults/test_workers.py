@@ -116,6 +116,7 @@ def _torch_waits() -> None:
         os.kill(worker, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_the_loader_of_torch_would_wait() -> None:
     """The control, which is given three times the timeout of the tests above."""
     assert child.outcome(_torch_waits) == 99

@@ -265,6 +265,7 @@ def test_another_number_of_processes_goes_on_closely_and_says_so(tmp_path: Path)
     assert losses == pytest.approx(_alone(tmp_path / "one", {})[4:], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_one_that_hangs_ends_all_after_the_timeout(tmp_path: Path) -> None:
     def work(rank: int) -> None:
         def hang(step: int) -> None:

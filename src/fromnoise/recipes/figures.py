@@ -94,8 +94,8 @@ FIGURES = {
         "runs/finetune --samples 300 --likelihood 0`)"
     ),
     "photos-ddpm": (
-        "Fréchet distance 350, precision 0.51, recall 0.06: textures, few objects; about 15 minutes "
-        "of one core (`fromnoise evaluate runs/photos-ddpm --samples 250 --sampler ddim --steps 25 "
+        "Fréchet distance 350, precision 0.51, recall 0.06: textures, few objects; 15 minutes of "
+        "one core (`fromnoise evaluate runs/photos-ddpm --samples 250 --sampler ddim --steps 25 "
         "--likelihood 0`)"
     ),
     "glyphs-iddpm": (
@@ -111,8 +111,8 @@ FIGURES = {
         "core (`fromnoise train glyphs-dit`)"
     ),
     "emoji": (
-        "held-out loss 0.158: shapes and colours of signs, none to be recognised; 14 minutes of one "
-        "core (`fromnoise train emoji`)"
+        "held-out loss 0.158: shapes and colours of signs, none to be recognised; 14 minutes of "
+        "one core (`fromnoise train emoji`)"
     ),
 }
 """Recipe → its figures, from `evaluation.json`, and the command that measured them."""
