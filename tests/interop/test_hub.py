@@ -85,8 +85,10 @@ def test_what_is_not_cached_names_what_is(
 
 
 def test_nothing_at_hand_names_the_first_recipe(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # The runs of this folder would be at hand.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(FileError, match="not in the local cache.*fromnoise train digits"):
         fn.load(NAME)
