@@ -16,7 +16,6 @@ from fromnoise.layers.attention import active_hooks, hooked
 from fromnoise.layers.condition import Condition
 
 SELF = "self"
-_BELIEVED = 4.0
 
 _Count = Annotated[int, Field(ge=1)]
 _TAKEN = frozenset(dir(nn.ModuleDict()))
@@ -26,8 +25,7 @@ class Accepts(Settings):
     """The slots of a condition a network takes.
 
     channels: extra input channels by name with their counts; they follow x in this order. The one
-        named "self" is the network's own last belief (self-conditioning): zeros where it is absent,
-        and kept within ±4, since a belief read from almost pure noise may be of any size.
+        named "self" is the network's own last belief (self-conditioning): zeros where it is absent.
     vector: raw vectors by name with their widths, embedded and added to the time embedding.
     tokens: width of the tokens it attends to, or None.
     """
@@ -142,8 +140,7 @@ class Network(nn.Module, ABC):
         if name not in told.channels:
             return x.new_zeros(shape)
         _check_shape(f"channels {name}", told.channels[name], shape)
-        given = told.channels[name].to(x)
-        return given.clamp(-_BELIEVED, _BELIEVED) if name == SELF else given
+        return told.channels[name].to(x)
 
     def vectors(self, batch: int, told: Condition) -> dict[str, Tensor]:
         """The raw vectors of every slot by name, checked."""
