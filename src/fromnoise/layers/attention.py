@@ -154,7 +154,7 @@ class Attention(nn.Module):
             context = tokens.values.to(own.dtype)
             mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
         query, key, value = (
-            _parted(part, self.heads)
+            parted(part, self.heads)
             for part in (self.query(own), self.key(context), self.value(context))
         )
         mixed = attend(query, key, value, self.place, mask, self.kernel)
@@ -186,7 +186,7 @@ class TokenAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         query, key, value = (
-            _parted(part, self.heads)
+            parted(part, self.heads)
             for part in (self.query(x), self.key(context), self.value(context))
         )
         mixed = attend(query, key, value, self.place, kernel=self.kernel)
@@ -194,7 +194,7 @@ class TokenAttention(nn.Module):
         return answer
 
 
-def _parted(x: Tensor, heads: int) -> Tensor:
+def parted(x: Tensor, heads: int) -> Tensor:
     """(B, N, C) to (B, heads, N, C/heads)."""
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fromnoise.core.config import Settings
 from fromnoise.core.errors import unknown
+from fromnoise.recipes.figures import FIGURES
 from fromnoise.training.settings import AnyObjective, ObjectiveSettings, TrainSettings
 
 Config = dict[str, Any]
@@ -29,7 +30,10 @@ class Recipe(Settings):
     name: str = Field(description="Name of the recipe.")
     summary: str = Field(description="What it trains, in a sentence.")
     paper: str = Field(description="The work it follows.")
-    figure: str = Field("", description="What it reached here, with the command that measured it.")
+    figure: str = Field(
+        default_factory=lambda chosen: FIGURES.get(chosen.get("name", ""), ""),
+        description="What it reached here, with the command that measured it.",
+    )
     data: Config = Field(description="Data set.")
     augment: list[Config] = Field(
         [], description="Changes of the training samples, one after another."

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
-from fromnoise.recipes.figures import FIGURES
 from fromnoise.training.settings import ObjectiveSettings, TrainSettings
 
 _LABELS: Config = {"label": {"kind": "label", "classes": 10}}
@@ -34,8 +33,7 @@ def on_digits(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
         "train": TrainSettings(steps=1000, batch_size=128, learning_rate=2e-3, sample_every=250),
         **choices,
     }
-    figure = FIGURES.get(name, "")
-    return Recipe(name=name, summary=summary, paper=paper, figure=figure, **settings)
+    return Recipe(name=name, summary=summary, paper=paper, **settings)
 
 
 def _gaussian(schedule: Config) -> Config:

@@ -3,8 +3,7 @@
 from typing import Any
 
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
-from fromnoise.recipes.digits import net
-from fromnoise.recipes.figures import FIGURES
+from fromnoise.recipes.digits import on_digits
 from fromnoise.training.settings import ObjectiveSettings, TrainSettings
 
 BASE = "font-digits"
@@ -13,16 +12,13 @@ BASE = "font-digits"
 
 def _small(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
     settings: Config = {
-        "net": net(),
         "process": {"kind": "gaussian", "schedule": {"kind": "cosine"}},
         "parameterization": {"kind": "v"},
-        "encoders": {"label": {"kind": "label", "classes": 10}},
         "objective": ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
         "sampling": SamplingSettings(grid="uniform"),
         **choices,
     }
-    figure = FIGURES.get(name, "")
-    return Recipe(name=name, summary=summary, paper=paper, figure=figure, **settings)
+    return on_digits(name, summary, paper, **settings)
 
 
 @recipe

@@ -3,24 +3,16 @@
 from typing import Any
 
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
-from fromnoise.recipes.digits import net
-from fromnoise.recipes.figures import FIGURES
+from fromnoise.recipes.digits import net, on_digits
 from fromnoise.training.settings import GanSettings, TrainSettings, VaeSettings, VdmSettings
 
-_LABELS: Config = {"label": {"kind": "label", "classes": 10}}
 _ACCEPTS: Config = {"vector": {"label": 10}}
 _SHAPE = [1, 8, 8]
 
 
-def _digits(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
-    settings: Config = {"data": {"kind": "digits"}, "encoders": _LABELS, **choices}
-    figure = FIGURES.get(name, "")
-    return Recipe(name=name, summary=summary, paper=paper, figure=figure, **settings)
-
-
 def _at_once(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
     """A network asked once, at t = 1, where rectified flow's x is noise and nothing else."""
-    return _digits(
+    return on_digits(
         name,
         summary,
         paper,
@@ -33,7 +25,7 @@ def _at_once(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
 
 @recipe
 def digits_vdm() -> Recipe:
-    return _digits(
+    return on_digits(
         "digits-vdm",
         "Variational diffusion: the bound itself, and a noise schedule that learns.",
         "Kingma, Salimans, Poole & Ho 2021",

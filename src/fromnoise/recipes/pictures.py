@@ -4,7 +4,6 @@ from string import ascii_uppercase
 from typing import Any
 
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
-from fromnoise.recipes.figures import FIGURES
 from fromnoise.training.settings import ObjectiveSettings, TrainSettings
 
 _COSINE: Config = {"kind": "gaussian", "schedule": {"kind": "cosine"}}
@@ -36,17 +35,12 @@ def _train(steps: int, **changes: Any) -> TrainSettings:
     )
 
 
-def _pictures(name: str, summary: str, paper: str, **choices: Any) -> Recipe:
-    figure = FIGURES.get(name, "")
-    return Recipe(name=name, summary=summary, paper=paper, figure=figure, **choices)
-
-
 @recipe
 def photos_ddpm() -> Recipe:
-    return _pictures(
-        "photos-ddpm",
-        "Crops of 13 photographs by DDPM: linear schedule, ε-prediction, simple loss.",
-        "Ho, Jain & Abbeel 2020",
+    return Recipe(
+        name="photos-ddpm",
+        summary="Crops of 13 photographs by DDPM: linear schedule, ε-prediction, simple loss.",
+        paper="Ho, Jain & Abbeel 2020",
         data={"kind": "photos", "size": 32},
         net=net(),
         process={"kind": "gaussian", "schedule": {"kind": "linear"}},
@@ -60,10 +54,10 @@ def photos_ddpm() -> Recipe:
 
 @recipe
 def glyphs_dit() -> Recipe:
-    return _pictures(
-        "glyphs-dit",
-        "Letters in many fonts by a diffusion transformer, asked for by class.",
-        "Peebles & Xie 2023; Ho & Salimans 2022 (guidance without a classifier)",
+    return Recipe(
+        name="glyphs-dit",
+        summary="Letters in many fonts by a diffusion transformer, asked for by class.",
+        paper="Peebles & Xie 2023; Ho & Salimans 2022 (guidance without a classifier)",
         data=_GLYPHS,
         net={
             "kind": "dit",
@@ -85,10 +79,10 @@ def glyphs_dit() -> Recipe:
 
 
 def _iddpm(name: str, schedule: Config, summary: str) -> Recipe:
-    return _pictures(
-        name,
-        summary,
-        "Nichol & Dhariwal 2021",
+    return Recipe(
+        name=name,
+        summary=summary,
+        paper="Nichol & Dhariwal 2021",
         data=_GLYPHS,
         net=net(32, 1, in_channels=1, out_channels=2, style={"groups": 8}, time="adm"),
         process={"kind": "gaussian", "schedule": schedule},
@@ -120,10 +114,10 @@ def glyphs_iddpm_linear() -> Recipe:
 
 @recipe
 def emoji() -> Recipe:
-    return _pictures(
-        "emoji",
-        "Colour emoji from an installed font, unconditional: v-prediction on a cosine schedule.",
-        "Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (v-prediction)",
+    return Recipe(
+        name="emoji",
+        summary="Colour emoji from an installed font, told nothing: v-prediction, cosine schedule.",
+        paper="Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (v-prediction)",
         data={"kind": "emoji", "size": 32},
         held_out=0.1,
         net=net(48, 1),

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
-from fromnoise.recipes.figures import FIGURES
 from fromnoise.training.settings import ObjectiveSettings, TrainSettings
 
 
@@ -15,8 +14,7 @@ def _points(name: str, shape: str, summary: str, paper: str, **choices: Any) -> 
         "train": TrainSettings(steps=3000, batch_size=512, learning_rate=2e-3),
         **choices,
     }
-    figure = FIGURES.get(name, "")
-    return Recipe(name=name, summary=summary, paper=paper, figure=figure, **settings)
+    return Recipe(name=name, summary=summary, paper=paper, **settings)
 
 
 @recipe

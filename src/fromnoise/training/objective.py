@@ -143,10 +143,12 @@ class Bound:
     loss: `hybrid` adds it to the weighted error, L_simple + λ·L_vlb, to train the variance alone;
     `vlb` leaves only the bound, which then trains the mean as well (Nichol & Dhariwal 2021,
     "Improved Denoising Diffusion", section 3). levels: of the data, None for a density.
+    weight: λ.
     """
 
     loss: Literal["hybrid", "vlb"] = "hybrid"
     levels: int | None = None
+    weight: float = 0.001
 
 
 _HYBRID = Bound()
@@ -162,7 +164,7 @@ class Denoising(Objective):
     condition_dropout: share of samples told nothing (Ho & Salimans 2022, algorithm 1).
     self_conditioning: share of samples that are shown the detached belief the network forms
     without (Chen et al. 2023, "Analog Bits", algorithm 1); the network must take channels "self".
-    variance_weight: λ of the bound that trains a learned variance; bound: how it is used.
+    bound: how the bound that trains a learned variance is used.
     noising: changes of the noise. uncertainty: one that is learned and evens out the loss.
     A process without noise whose degradation has parameters is trained too (see `Steering`).
     When it is not training (`eval`), no condition is dropped, the noise is plain and no
@@ -178,7 +180,6 @@ class Denoising(Objective):
         time_sampling: TimeSampling,
         condition_dropout: float = 0.0,
         self_conditioning: float = 0.0,
-        variance_weight: float = 0.001,
         bound: Bound = _HYBRID,
         noising: Noising = _PLAIN,
         uncertainty: Uncertainty | None = None,
@@ -190,7 +191,6 @@ class Denoising(Objective):
         self.time_sampling = time_sampling
         self.condition_dropout = condition_dropout
         self.self_conditioning = self_conditioning
-        self.variance_weight = variance_weight
         self.bound = bound
         self.noising = noising
         self.uncertainty = uncertainty
@@ -258,7 +258,7 @@ class Denoising(Objective):
             if self.denoiser.learned_variance:
                 read = self.denoiser.read(output, x, t)
                 bound = variance_bound(read, x0, "variance", levels)
-                losses = losses + self.variance_weight * bound
+                losses = losses + self.bound.weight * bound
             return t, losses
 
     def _weighted_error(
@@ -365,8 +365,7 @@ def denoising(
         TIME_SAMPLINGS.build(_kind(settings.time_sampling)),
         settings.condition_dropout,
         settings.self_conditioning,
-        settings.variance_weight,
-        Bound(settings.loss, levels),
+        Bound(settings.loss, levels, settings.variance_weight),
         Noising(settings.input_perturbation, settings.noise_offset),
         Uncertainty(settings.uncertainty) if settings.uncertainty else None,
     )
