@@ -1,4 +1,4 @@
-"""Letters from fonts, and coloured signs from emoji fonts."""
+"""Letters from fonts."""
 
 import string
 import unicodedata
@@ -125,59 +125,3 @@ def _given(fonts: Sequence[str], characters: str) -> list[Path]:
         if missing:
             raise FileError(f"{font} has no {', '.join(map(rooms.named, missing[:5]))}")
     return [Path(font) for font in fonts]
-
-
-@DATA.register("emoji")
-class Emoji(Dataset):
-    """The signs of a colour-emoji font on white, (3, size, size), each captioned with its name.
-
-    All single characters that the font draws in colour and Unicode names, in the order of their
-    numbers; without keycaps, regional letters, skin tones and sequences. Pictures are drawn at the
-    font's own 109 pixels and made smaller.
-
-    size: side in pixels, up to 128. font: path of a font file with colour bitmaps; by default one
-    installed on this machine (Debian: fonts-noto-color-emoji).
-    Raises UsageError when there is none, saying how to install one, FileError for a font that
-    cannot be read or holds no colour bitmaps.
-    """
-
-    def __init__(self, size: int = 32, font: str | None = None) -> None:
-        if not 8 <= size <= 128:
-            raise UsageError(f"size is {size}; use 8 to 128, as emoji fonts hold small pictures")
-        path = rooms.colour_font() if font is None else Path(font)
-        chosen = sorted(c for c in rooms.characters(path) if _is_sign(c))
-        signs: list[str] = []
-        pictures: list[Pixels] = []
-        for character, image in rooms.coloured(path, chosen):
-            signs.append(character)
-            pictures.append(_on_white(image, size))
-        if not signs:
-            raise FileError(f"{path} holds no coloured signs; give a colour-emoji font")
-        self.signs = tuple(signs)
-        self._pixels: Pixels = np.stack(pictures)
-        self.name, self.levels, self.shape = "emoji", 256, (3, size, size)
-        self.classes, self.labels = (), None
-
-    def __len__(self) -> int:
-        return len(self.signs)
-
-    def samples(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> Tensor:
-        pixels = self._pixels[indices].transpose(0, 3, 1, 2).astype(np.float32)
-        return torch.from_numpy(pixels) / 127.5 - 1.0
-
-    def captions(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> list[str]:
-        return [rooms.named(self.signs[int(i)]) for i in indices]
-
-
-def _is_sign(character: str) -> bool:
-    """Whether it is a picture of its own: no letter, digit, modifier, or part of a flag."""
-    name = unicodedata.name(character, "")
-    if not name or name.startswith(("REGIONAL INDICATOR", "EMOJI MODIFIER")):
-        return False
-    return unicodedata.category(character) in ("So", "Sm", "Po", "Pd") and ord(character) > 0x7F
-
-
-def _on_white(image: Image.Image, size: int) -> Pixels:
-    white = Image.new("RGBA", image.size, "white")
-    flat = Image.alpha_composite(white, image).convert("RGB")
-    return np.asarray(flat.resize((size, size), Image.Resampling.LANCZOS))

@@ -196,27 +196,27 @@ def assembled(network: Network, made: Published, ancestor: dict[str, Any]) -> Mo
     )
 
 
-def write_target(opened: Opened, to: str, out: Path, report: Report) -> None:
+def write_target(opened: Opened, to: str, out: Path, report: Report, half: bool = False) -> None:
     """Write what was opened in a format, whole or not at all; notes go to the report.
 
+    half: a model folder with weights rounded to bfloat16.
     Raises UsageError for a format this network or model cannot have.
     """
+    if half and to != "fromnoise":
+        raise UsageError(f"--half is for a model folder (--to fromnoise), not for {to}")
     about = {"source": Path(report.source).name, "source_sha256": str(report.sha256 or "")}
     if to in _PROGRAMS:
         order = opened.published.order if opened.published else "legacy"
         state = foreign.to_foreign(opened.network, _PROGRAMS[to], order)
         mark = {_ORDER: order} if to == "guided-diffusion" else {}
         save_tensors(check_file(out), state, {**about, **mark})
+    elif to == "fromnoise":
+        opened.whole().save(check_folder(out), half)
     elif to == "network":
         save_network(check_file(out), opened.network, about)
     else:
         report.notes += _FOLDERS[to](opened.whole(), check_folder(out))
     report.written = True
-
-
-def _save(model: Model, out: Path) -> list[str]:
-    model.save(out)
-    return []
 
 
 def _diffusers(model: Model, out: Path) -> list[str]:
@@ -238,7 +238,6 @@ def _torch_export(model: Model, out: Path) -> list[str]:
 
 
 _FOLDERS: dict[str, Callable[[Model, Path], list[str]]] = {
-    "fromnoise": _save,
     "diffusers": _diffusers,
     "onnx": _onnx,
     "torch-export": _torch_export,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fromnoise.core.errors import FileError, nearest
 from fromnoise.core.files import refuse_pickle
-from fromnoise.interop import diffusers_folder, hub
+from fromnoise.interop import builtin, diffusers_folder, hub
 from fromnoise.model import Model, load_model
 from fromnoise.training.checkpoint import latest_model
 
@@ -18,9 +18,10 @@ _SHOWN = 12
 
 
 def load(source: str | Path) -> Model:
-    """Open a model by its path, or by its name on the Hugging Face hub.
+    """Open a model by its path, by its name on the Hugging Face hub, or one of the package's own.
 
-    A path is that of a run folder, its checkpoint, a model folder, or a folder that diffusers
+    `emoji` comes with the package (`builtin.names()` lists them). A path is that of a run folder,
+    its checkpoint, a model folder, or a folder that diffusers
     wrote: a pipeline's, or one network's. A name is owner/name or owner/name@revision; the local
     cache is looked into first, and nothing is reached where the model is in it. A path that is
     there is a path, and so is all that begins with a folder that is there, or with `runs`,
@@ -32,6 +33,10 @@ def load(source: str | Path) -> Model:
     path = Path(source)
     if path.exists():
         return _opened(path, str(source))
+    if isinstance(source, str) and builtin.is_builtin(source):
+        model = builtin.load_builtin(source)
+        model.source = source
+        return model
     if isinstance(source, str) and hub.is_id(source) and not _local(path):
         found, name = hub.snapshot(source)
         model = _opened(found, name)
