@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fromnoise.core.errors import ShapeError, UsageError
+from fromnoise.core.errors import UsageError
 from fromnoise.encoders.base import ENCODERS, Encoder, Slot
 from fromnoise.encoders.prompt_schedule import schedule
+from fromnoise.encoders.prompted import Rows, Told, condition, listed
 from fromnoise.encoders.prompts import Chunk, chunks, counts, framed
-from fromnoise.layers.condition import Condition, Tokens
+from fromnoise.layers.condition import Condition
 from fromnoise.layers.transformer import Tower
 
 START, END = 0, 1
@@ -126,16 +127,7 @@ class Text(Encoder):
         Raises UsageError for what is no text or cannot be parsed, ShapeError for another number of
         prompts than samples.
         """
-        prompts = [raw] * batch if isinstance(raw, str) else list(raw)
-        if len(prompts) != batch:
-            raise ShapeError(f"{len(prompts)} prompts given for {batch} samples; give one each")
-        # Alike prompts are encoded once.
-        distinct = list(dict.fromkeys(prompts))
-        values, mask = self._read([self.chunks(prompt) for prompt in distinct])
-        place = torch.tensor([distinct.index(prompt) for prompt in prompts], device=values.device)
-        values, mask = values[place], mask[place]
-        vector = {name: self._mean(values, mask)} if self.pooled else {}
-        return Condition(vector=vector, tokens=Tokens(values, mask))
+        return condition(name, listed(raw, batch), self._rows, self._run)
 
     def schedule(self, raw: Any, steps: int) -> Sequence[tuple[int, Any]]:
         return schedule(raw, steps)
@@ -150,25 +142,13 @@ class Text(Encoder):
         values: Tensor = self.norm(self.tower(x, mask[:, None, None, :]))
         return values, mask
 
-    def _read(self, prompts: Sequence[tuple[Chunk, ...]]) -> tuple[Tensor, Tensor]:
-        """Tokens (B, most chunks · length, width) and mask of prompts in chunks."""
-        parts = [part for prompt in prompts for part in prompt]
-        ids, weights = framed(parts, self.length, START, END, -1)
-        device = self.position.device
-        values, mask = self(ids.to(device))
-        values = values * weights.to(values)[..., None]
-        most = max(len(prompt) for prompt in prompts)
-        if most == 1:
-            return values, mask
-        long = values.new_zeros(len(prompts), most, *values.shape[1:])
-        counted = mask.new_zeros(len(prompts), most, self.length)
-        first = 0
-        for row, prompt in enumerate(prompts):
-            chosen = slice(first, first + len(prompt))
-            long[row, : len(prompt)] = values[chosen]
-            counted[row, : len(prompt)] = mask[chosen]
-            first += len(prompt)
-        return long.flatten(1, 2), counted.flatten(1, 2)
+    def _rows(self, prompt: str) -> Rows:
+        return Rows(*framed(self.chunks(prompt), self.length, START, END, -1))
+
+    def _run(self, rows: Rows) -> Told:
+        values, mask = self(rows.ids.to(self.position.device))
+        values = values * rows.weights.to(values)[..., None]
+        return Told(values, mask, self._mean(values, mask) if self.pooled else None)
 
     def _mean(self, values: Tensor, mask: Tensor) -> Tensor:
         counted = mask[:, :, None].to(values)
