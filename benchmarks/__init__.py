@@ -16,4 +16,4 @@ BENCHMARKS = (
     "steps",
 )
 
-LONG = ("optimizers", "ablations", "neighbours")
+LONG = ("optimizers", "ablations", "neighbours", "guidance", "mixing", "words", "text_guidance")

@@ -5,6 +5,7 @@ Workers that die or hang are in `tests/faults`.
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,3 +100,31 @@ def test_impossible_loaders_are_refused() -> None:
         arguments = {"batch_size": 4, "seed": 0, **wrong}
         with pytest.raises(UsageError):
             data.Loader(digits, **arguments).at(0)
+
+
+class _Mapped(data.Subset):
+    """Digits that come with a map, and a size, of their own."""
+
+    def given(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> dict[str, torch.Tensor]:
+        x = self.samples(indices)
+        return {"map": (x[:, 0] > 0).long(), "size": x.flatten(1).mean(1, keepdim=True)}
+
+
+def test_what_the_data_gives_comes_with_its_samples_through_workers_subsets_and_rows() -> None:
+    digits = _Mapped(data.load("digits"), range(100))
+    half = data.Subset(digits, range(99, 0, -2))
+    for workers in (0, 1):
+        (batch,) = _take(iter(data.Loader(half, 20, seed=1, workers=workers)), 1)
+        part = batch.rows(slice(5, 9)).to("cpu")
+        for some in (batch, part):
+            assert torch.equal(some.given["map"], (some.x[:, 0] > 0).long())
+            assert torch.equal(some.given["size"][:, 0], some.x.flatten(1).mean(1))
+    assert data.load("digits").batch([0]).given == {}
+
+
+def test_a_map_beside_an_augmented_picture_is_refused() -> None:
+    loader = data.Loader(_Mapped(data.load("digits"), range(50)), 10, seed=0, augment=data.Flip())
+    with pytest.raises(
+        UsageError, match="tells a map for each place .* leave out the augmentation"
+    ):
+        loader.at(0)

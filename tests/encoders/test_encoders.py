@@ -9,7 +9,6 @@ import torch
 
 from fromnoise.core.errors import FromNoiseError, ShapeError, UsageError
 from fromnoise.encoders import ENCODERS, Conditioning, Label
-from fromnoise.layers.condition import Condition
 
 NAMES = ["cat", "dog", "1990"]
 
@@ -95,8 +94,10 @@ def test_encoders_merge_and_what_is_left_out_is_null() -> None:
 
 def test_dropping_leaves_the_null_exactly_where_it_is_asked_to() -> None:
     model = conditioning()
-    condition = model({"label": [0, 1, 2], "style": "oil"}, 3)
-    dropped = model.drop(condition, torch.tensor([True, False, True]))
+    raw = {"label": [0, 1, 2], "style": "oil"}
+    keep = torch.tensor([True, False, True])
+    condition = model(raw, 3)
+    dropped = model(raw, 3, keep={"label": keep, "style": keep})
     null = model.null(3)
     for name in ("label", "style"):
         assert torch.equal(dropped.vector[name][[0, 2]], condition.vector[name][[0, 2]])
@@ -125,8 +126,7 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
         (lambda: ENCODERS.build({"kind": "lable", "classes": 3}), UsageError),
         (lambda: ENCODERS.build({"kind": "label", "clases": 3}), UsageError),
         (lambda: ENCODERS.build({"kind": "label", "classes": "ten"}), UsageError),
-        (lambda: conditioning().drop(conditioning()({}, 2), torch.ones(1) > 0), ShapeError),
-        (lambda: conditioning().drop(Condition(), torch.ones(2) > 0), ShapeError),
+        (lambda: conditioning()({}, 2, keep={"label": torch.ones(1) > 0}), ShapeError),
     ],
 )
 def test_wrong_configurations_and_shapes_raise(

@@ -1,12 +1,13 @@
 """A belief kept in range: every view with it, or the data alone, as diffusers' DDIM does."""
 
+import numpy as np
 import pytest
 import torch
 
 from fromnoise import schedules
 from fromnoise.core.errors import UsageError
 from fromnoise.denoisers import GaussianDenoiser
-from fromnoise.guidance import Clipped
+from fromnoise.guidance import Clipped, Thresholded
 from fromnoise.samplers import get, last, sample
 from fromnoise.samplers.wrappers import ClippedData
 
@@ -40,6 +41,27 @@ def test_the_data_alone_is_clipped_and_the_noise_kept() -> None:
     torch.testing.assert_close(moved, expected)
     other = last(sample(Clipped(FAR, 1.0), get("ddim"), grid, X))
     assert (other - moved).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.995, 1.0])
+def test_dynamic_thresholding_is_by_the_quantile_of_each_sample(share: float) -> None:
+    """Saharia et al. 2022: s = max(1, quantile of |x0|), x0 = clip(x0, −s, s)/s."""
+    x, t = 3.0 * torch.randn(3, 2, 5, 5, dtype=torch.float64), torch.full((3,), 0.5).double()
+    x[1] *= 0.01
+    wide = GaussianDenoiser(0.0, 1.0, SCHEDULE)
+    plain = wide(x, t).x0
+    found = Thresholded(wide, share)(x, t).x0
+    for row, result in zip(plain.numpy(), found.numpy(), strict=True):
+        size = max(1.0, np.percentile(np.abs(row), 100 * share))
+        np.testing.assert_allclose(result, np.clip(row, -size, size) / size, rtol=1e-12)
+    assert torch.equal(found[1], plain[1])
+    assert found.abs().max() <= 1.0 < plain.abs().max()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -1.0, float("nan")])
+def test_a_threshold_is_a_share(share: float) -> None:
+    with pytest.raises(UsageError, match="not a share"):
+        Thresholded(FAR, share)
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])

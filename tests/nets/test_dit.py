@@ -5,7 +5,7 @@ from nets.filling import filled, told
 from fromnoise import nets
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.layers.attention import ReadMaps, ReplaceMaps, hooked
-from fromnoise.layers.condition import Condition
+from fromnoise.layers.condition import Condition, Tokens
 from fromnoise.nets.embed import NullTable
 
 SMALL = {
@@ -19,10 +19,14 @@ SMALL = {
     "heads": 2,
     "accepts": {"vector": {"label": 3}},
 }
+TOLD = SMALL | {"accepts": {"vector": {"label": 3}, "tokens": 5}}
 OPTIONS = {
     "plain": {},
     "no label": {"accepts": {}},
-    "every slot it takes": {"accepts": {"vector": {"label": 3, "size": 2}, "channels": {"a": 1}}},
+    "every slot": {
+        "accepts": {"vector": {"label": 3, "size": 2}, "channels": {"a": 1}, "tokens": 5}
+    },
+    "tokens": {"accepts": {"tokens": 5}},
     "closed time": {"time": "closed"},
     "patches of one": {"patch": 1},
     "wide": {"hidden": 1.5},
@@ -58,6 +62,68 @@ def test_its_blocks_start_as_the_identity():
     block = nets.build(SMALL).blocks[0]
     x = torch.randn(2, 8, 16)
     assert torch.equal(block(x, torch.randn(2, 16)), x)
+    heard = nets.build(TOLD).blocks[0]
+    assert torch.equal(heard(x, torch.randn(2, 16), Tokens(torch.randn(2, 3, 5))), x)
+
+
+def test_tokens_add_their_layers_and_change_no_other():
+    plain, heard = nets.build(SMALL), nets.build(TOLD)
+    ours = dict(heard.named_parameters())
+    extra = ours.keys() - dict(plain.named_parameters()).keys()
+    assert extra == {
+        f"blocks.{i}.cross.{layer}.{part}"
+        for i in range(2)
+        for layer in ("query", "key", "value", "out")
+        for part in ("weight", "bias")
+    }
+    # Four linear layers each: two of the width, two from that of the tokens.
+    assert sum(ours[name].numel() for name in extra) == 2 * (2 * 16 * 17 + 2 * 16 * 6)
+    heard.load_state_dict(plain.state_dict(), strict=False)
+    for name in ("leave.weight", "blocks.0.modulation.weight", "blocks.1.modulation.weight"):
+        for network in (plain, heard):
+            torch.manual_seed(1)
+            torch.nn.init.normal_(network.get_parameter(name), std=0.3)
+    x, time, condition = ask(heard)
+    without = Condition(vector=condition.vector)
+    assert plain(x, time, without).abs().max() > 0
+    assert torch.equal(heard(x, time, condition), plain(x, time, without))
+
+
+def test_tokens_are_attended_to_as_torchs_own_attention_does():
+    network = filled(TOLD).double()
+    layer, x = network.blocks[0].cross, torch.randn(2, 7, 16, dtype=torch.float64)
+    values = torch.randn(2, 4, 5, dtype=torch.float64)
+    mask = torch.tensor([[True, True, False, True], [True] * 4])
+    outside = torch.nn.MultiheadAttention(
+        16, 2, batch_first=True, kdim=5, vdim=5, dtype=torch.float64
+    )
+    with torch.no_grad():
+        for name in ("query", "key", "value"):
+            outside.get_parameter(f"{name[0]}_proj_weight").copy_(getattr(layer, name).weight)
+        biases = [getattr(layer, name).bias for name in ("query", "key", "value")]
+        outside.in_proj_bias.copy_(torch.cat(biases))
+        outside.out_proj.load_state_dict(layer.out.state_dict())
+    expected = outside(x, values, values, key_padding_mask=~mask)[0]
+    torch.testing.assert_close(layer(x, values, mask), expected)
+
+
+def test_masked_tokens_and_their_order_change_nothing_and_the_others_do():
+    network = filled(TOLD).double()
+    x, time, condition = ask(network)
+    x, time = x.double(), time.double()
+    values = torch.randn(2, 4, 5, dtype=torch.float64)
+    mask = torch.tensor([[True, True, False, True], [True, False, False, False]])
+
+    def answer(values, mask):
+        vector = {k: v.double() for k, v in condition.vector.items()}
+        return network(x, time, Condition(vector=vector, tokens=Tokens(values, mask)))
+
+    told = answer(values, mask)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(answer(values[:, order], mask[:, order]), told)
+    torch.testing.assert_close(answer(torch.where(mask[..., None], values, 9.0), mask), told)
+    assert not torch.allclose(answer(torch.where(mask[..., None], 9.0, values), mask), told)
+    assert torch.isfinite(answer(values, torch.zeros_like(mask))).all()
 
 
 def test_no_label_is_the_last_row_of_the_table():
@@ -109,6 +175,34 @@ def test_the_seam_reaches_every_attention_by_name():
         network(*ask(network))
     assert set(read.maps_at) == {"blocks.0.attention", "blocks.1.attention"}
     assert read.maps_at["blocks.1.attention"][0].shape == (2, 2, 8, 8)
+    heard = filled(TOLD)
+    with hooked(read := ReadMaps(lambda place: place.kind == "cross")):
+        heard(*ask(heard))
+    assert set(read.maps_at) == {"blocks.0.cross", "blocks.1.cross"}
+    assert read.maps_at["blocks.0.cross"][0].shape == (2, 2, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ({"vector": {"label": torch.zeros(2, 3)}}, "lacks tokens.*takes vector label .3., tokens"),
+        ({"tokens": Tokens(torch.zeros(2, 4, 5))}, "lacks vector label; .*tokens of width 5"),
+        ({"vector": {"class": torch.zeros(2, 3)}}, "not take vector class; .*tokens of width 5"),
+        ({"channels": {"low": torch.zeros(2, 1, 8, 4)}}, "not take channels low"),
+        ({"tokens": Tokens(torch.zeros(2, 4, 6))}, r"tokens has shape \(2, 4, 6\)"),
+        ({"tokens": Tokens(torch.zeros(2, 4, 5), torch.ones(2, 3) > 0)}, "the tokens' mask"),
+    ],
+)
+def test_slots_it_does_not_take_or_lacks_are_named_with_what_it_takes(condition, message):
+    network = nets.build(TOLD)
+    x, time, told = ask(network)
+    whole = {"vector": told.vector, "tokens": told.tokens}
+    if "shape" in message or "mask" in message:
+        condition = whole | condition
+    with pytest.raises(UsageError, match=message):
+        network(x, time, Condition(**condition))
+    with pytest.raises(UsageError, match="does not take tokens; it takes vector label"):
+        nets.build(SMALL)(x, time, Condition(**whole))
 
 
 def test_the_positions_load_and_still_do_not_train():
@@ -125,7 +219,6 @@ def test_the_positions_load_and_still_do_not_train():
         ({"heads": 3}, "3 attention heads do not divide 16"),
         ({"width": 18}, "multiple of 4, not 18"),
         ({"depth": 0}, "depth of 1 or more"),
-        ({"accepts": {"tokens": 4}}, "takes no tokens"),
     ],
 )
 def test_what_it_cannot_be(change, message):

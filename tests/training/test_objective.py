@@ -26,6 +26,7 @@ from fromnoise.training import (
     Draws,
     ObjectiveSettings,
 )
+from fromnoise.training.dropout import Dropout
 from fromnoise.training.objective import Noising, condition_of, denoising
 
 NOTHING = Conditioning({})
@@ -356,10 +357,10 @@ def test_noise_is_not_changed_where_there_is_none(name: str) -> None:
 def test_what_was_done_to_a_sample_is_told_whether_the_rest_is_dropped_or_not() -> None:
     conditioning = Conditioning({"label": Label(2), "augment": Augmentation(3)})
     batch = replace(toy.Points(200).batch(range(200)), augment=torch.randn(200, 3))
-    chance = torch.rand(200)
-    told = condition_of(conditioning, batch, chance, 0.5, torch.device("cpu"))
+    chance, noise = torch.rand(200), Noise(0, 200)
+    told = condition_of(conditioning, batch, chance, Dropout(0.5, conditioning), noise)
     assert told is not None
     assert torch.equal(told.vector["augment"], batch.augment)
     assert torch.equal(told.vector["label"].sum(1) == 0, chance < 0.5)
-    nothing = condition_of(conditioning, replace(batch, augment=None), chance, 0.0, chance.device)
+    nothing = condition_of(conditioning, replace(batch, augment=None), chance, None, noise)
     assert nothing is not None and not nothing.vector["augment"].any()

@@ -112,9 +112,7 @@ def objective(
 def counting(dropout: float = 0.2) -> Counting:
     """The objective of the runs that are killed: dropout, condition dropout, a buffer."""
     made = objective(dropout=dropout)
-    return Counting(
-        made.denoiser, made.conditioning, made.weighting, made.time_sampling, 0.2, 0.0, 0.001
-    )
+    return Counting(made.denoiser, made.conditioning, made.weighting, made.time_sampling, 0.2, 0.0)
 
 
 def run(

@@ -60,7 +60,7 @@ def _carry_out(request: ConvertRequest, source: Path, out: Path, report: Report)
         return
     with _weights(request, source, out, report) as weights:
         opened = open_source(weights, Choice(request.preset, request.flags), report)
-        write_target(opened, report.to, out, report)
+        write_target(opened, report.to, out, report, request.half)
 
 
 @contextmanager

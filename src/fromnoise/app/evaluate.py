@@ -10,13 +10,19 @@ import torch
 
 from fromnoise import data
 from fromnoise.app.asked import recipe_of
+from fromnoise.app.evaluate_classifier import evaluate_classifier
+from fromnoise.app.evaluate_image_text import evaluate_image_text
+from fromnoise.app.evaluate_maps import earlier, evaluate_maps
+from fromnoise.app.evaluate_prompts import evaluate_prompts
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import split
+from fromnoise.app.usefulness import measure_usefulness
 from fromnoise.core.environment import environment
 from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_json, write_text
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
+from fromnoise.data.maps import MAP
 from fromnoise.evaluate import (
     FLOW,
     Estimate,
@@ -72,13 +78,24 @@ class Subject:
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise evaluate`."""
-    subject = _subject(Path(request.run))
+    recipe = recipe_of(Path(request.run))
+    if recipe.objective.kind == "classifier":
+        return evaluate_classifier(Path(request.run), recipe, request, reporter)
+    if recipe.objective.kind == "contrastive":
+        return evaluate_image_text(Path(request.run), recipe, request, reporter)
+    if request.usefulness:
+        return measure_usefulness(request, reporter)
+    if MAP in recipe.encoders:
+        return evaluate_maps(Path(request.run), recipe, request, reporter)
+    if "prompt" in recipe.encoders:
+        return evaluate_prompts(Path(request.run), recipe, request, reporter)
+    subject = subject_of(Path(request.run))
     scale = request.guidance
     if scale is None:
         scale = max(subject.recipe.sampling.guidance, GUIDANCE)
     plain = _samples(subject, request, 1.0, reporter)
     guided = _samples(subject, request, scale, reporter) if subject.labelled else None
-    reader = _reader(subject, reporter)
+    reader = reader_of(subject, reporter)
     found = _figures(subject, request, reader, plain, guided, scale, reporter)
     result = {
         "format": 1,
@@ -92,14 +109,15 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> int:
         "sampling": {k: v for k, v in plain.recipe.items() if k not in ("seeds", "label")},
         "seed": request.seed,
     }
-    write_json(subject.folder / "evaluation.json", result)
+    write_json(subject.folder / "evaluation.json", {**result, **earlier(subject.folder)})
     pictures = _pictures(subject, plain, guided, scale, request)
     _report(subject, result, pictures)
     _say(subject, found, reporter)
     return 0
 
 
-def _subject(folder: Path) -> Subject:
+def subject_of(folder: Path) -> Subject:
+    """A run's model and its data, in memory. FileError when the folder holds no run."""
     recipe = recipe_of(folder)
     model = load(folder)
     train, held_out = split(recipe, _of_one_size(recipe))
@@ -145,7 +163,7 @@ def _samples(
     return Samples(subject.model.decode(x), stream.recipe)
 
 
-def _reader(subject: Subject, reporter: Reporter) -> FeatureNetwork:
+def reader_of(subject: Subject, reporter: Reporter) -> FeatureNetwork:
     """The feature network of this data, trained once and kept in the run folder."""
     weights, card = subject.folder / "reader.safetensors", subject.folder / "reader.json"
     if weights.exists() and card.exists():

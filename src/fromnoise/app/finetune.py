@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fromnoise import nets
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import read_json
 from fromnoise.core.tensors import fingerprint
@@ -81,17 +82,24 @@ def onto(recipe: Recipe, base: Model, source: str) -> Recipe:
             f"{recipe.name} trains a network to take noise away: it cannot go on from it. Use the "
             "recipe it was trained by, or a base that denoises"
         )
+    if base.denoiser.net.draws != nets.build(recipe.net, device="meta").draws:
+        does = "draws samples" if base.denoiser.net.draws else "reads samples and draws none"
+        raise UsageError(
+            f"{source} ({base.card.name}) {does}, and {recipe.name} trains a network for the "
+            "other; start from a base of its own kind"
+        )
     encoders = {
         name: config if name == _LABEL else described.encoders.get(name, config)
         for name, config in recipe.encoders.items()
     }
     told = Conditioning.build(encoders).null(1)
-    accepts = {
-        **described.net.get("accepts", {}),
-        "vector": {name: value.shape[1] for name, value in told.vector.items()},
-    }
+    vector = {name: value.shape[1] for name, value in told.vector.items()}
+    net = dict(described.net)
+    # A classifier takes no condition, and has no such argument.
+    if vector or "accepts" in net:
+        net["accepts"] = {**net.get("accepts", {}), "vector": vector}
     changed = {
-        "net": {**described.net, "accepts": accepts},
+        "net": net,
         "process": described.process,
         "parameterization": described.parameterization,
         "learned_variance": described.learned_variance,

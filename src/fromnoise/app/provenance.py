@@ -12,6 +12,8 @@ from fromnoise.core.config import Settings, validated
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import FileError
 from fromnoise.core.images import read_png_text
+from fromnoise.model.samples import EACH
+from fromnoise.model.steering import GIVEN
 
 FORMAT = 1
 KEY = "fromnoise"
@@ -56,6 +58,12 @@ class Drawn(Settings):
     eta: float | None
     label: Any
     prompt: str | None
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    negative: Any = None
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    guide: list[str] = Field(default_factory=list)
+    threshold: float | None = None
     seeds: list[int] = Field(min_length=1, max_length=1)
     batch_size: int
     dtype: str
@@ -75,8 +83,10 @@ class PictureRecipe(Settings):
 def texts(recipe: Mapping[str, Any], index: int, model: Mapping[str, Any]) -> dict[str, str]:
     """The PNG texts of sample `index` of a call: ours as JSON, and A1111's `parameters`."""
     count = len(recipe["seeds"])
-    one = {key: pick(recipe[key], index, count) for key in recipe}
-    one["seeds"], one["shape"] = [recipe["seeds"][index]], recipe["shape"]
+    one = {key: pick(recipe[key], index, count) if key in EACH else recipe[key] for key in recipe}
+    told = recipe["inputs"]
+    one["inputs"] = {name: pick(told[name], index, count) for name in told}
+    one["seeds"] = [recipe["seeds"][index]]
     ours = {"format": FORMAT, "model": dict(model), "draw": one, "environment": environment()}
     return {KEY: json.dumps(ours), "parameters": parameters(one, model)}
 
@@ -102,8 +112,14 @@ def parameters(draw: Mapping[str, Any], model: Mapping[str, Any]) -> str:
         "RNG": "CPU",
         "Version": f"fromnoise {__version__}",
     }
-    prompt = draw["prompt"] or ""
-    return f"{prompt}\n" + ", ".join(f"{k}: {v}" for k, v in pairs.items() if v not in ("", None))
+    lines = [draw["prompt"] or ""]
+    if isinstance(draw["negative"], str):
+        lines.append(f"Negative prompt: {draw['negative']}")
+    return (
+        "\n".join(lines)
+        + "\n"
+        + ", ".join(f"{k}: {v}" for k, v in pairs.items() if v not in ("", None))
+    )
 
 
 def read(path: Path) -> PictureRecipe:
@@ -120,6 +136,18 @@ def read(path: Path) -> PictureRecipe:
     if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
         raise FileError(f"{path}: its recipe is of another version; this one reads {FORMAT}")
     return validated(PictureRecipe, recipe, f"{path}: its recipe is damaged")
+
+
+def unrepeatable(draw: Drawn) -> str | None:
+    """What of a recipe cannot be had again, in words; None where all of it can."""
+    given = {
+        "outside noise": draw.start != "noise",
+        "a grid of its own": draw.grid == "explicit",
+        "a guide made by hand": GIVEN in draw.guide,
+        "a picture or tensor as an input": GIVEN in draw.inputs.values(),
+        "a negative that is no text or label": draw.negative == GIVEN,
+    }
+    return next((name for name, found in given.items() if found), None)
 
 
 def differences(recipe: PictureRecipe, fingerprint: str | None) -> list[str]:

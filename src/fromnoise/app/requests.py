@@ -62,32 +62,106 @@ class TrainRequest(Settings):
     )
 
 
-class SampleRequest(Settings):
-    """Draw samples from a model."""
+class Sampling(Settings):
+    """What says how samples are drawn."""
 
     model: str | None = _argument(
         None, "A run or model folder, a folder of diffusers, or owner/name on the hub."
     )
+    prompt: str | None = _argument(None, "What to draw, in words, where the model reads text.")
     count: int = Field(
         16, ge=1, le=100_000, description="Samples to draw.", json_schema_extra={"flags": ["-n"]}
     )
     label: str | None = Field(
-        None, description="Class number or name; several with commas; `all` takes each in turn."
+        None,
+        description="Class number or name, or weights, 3:0.5+8:0.5; several with commas; `all` "
+        "takes each in turn.",
+    )
+    prior: str | None = Field(
+        None,
+        description="Model that draws, from the prompt or the label, the vector this one is told.",
+    )
+    negative: str | None = Field(
+        None, description="Prompt, or class, to move away from in place of nothing."
     )
     sampler: str | None = Field(None, description="Sampler, e.g. ddim, euler_a, dpm++2m.")
     steps: int | None = Field(None, ge=1, le=100_000, description="Steps.")
     grid: str | None = Field(None, description="Spacing of the steps, e.g. karras, trailing.")
     guidance: float | None = Field(None, description="Guidance scale; 1 is none.")
+    interval: str | None = Field(
+        None, description="Times in which guidance acts, e.g. 0.2,0.8; 0 is data and 1 is noise."
+    )
+    rescale: float = Field(
+        0.0, ge=0, le=1, description="Share of guidance that keeps the spread of the unguided."
+    )
+    guide: list[str] = Field(
+        [],
+        description="Another guide, NAME:VALUE[:SCALE], e.g. color:blue; once for each, "
+        "the first one innermost.",
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description="Dynamic thresholding at this share of values, e.g. 0.995."
+    )
     eta: float | None = Field(None, ge=0, description="Noise that DDIM adds: 0 none, 1 as DDPM.")
     seed: int = Field(0, ge=0, description="Sample i is drawn with seed + i.")
     width: int | None = Field(None, ge=1, description="Width in pixels, where it may vary.")
     height: int | None = Field(None, ge=1, description="Height in pixels, where it may vary.")
-    out: str | None = Field(None, description="Folder to write pictures to; samples/ by default.")
+    input: list[str] = Field(
+        [],
+        description="What else the model is told, NAME=VALUE by the name of its encoder: a picture "
+        'file (depth=room.png), or JSON (attributes={"size": 0.3}); once for each.',
+    )
     batch_size: int | None = Field(None, ge=1, description="Batch the network is run at.")
     exact: bool = Field(False, description="Run the network in float32 throughout.")
+
+
+class SampleRequest(Sampling):
+    """Draw samples from a model."""
+
+    out: str | None = Field(None, description="Folder to write pictures to; samples/ by default.")
     film: bool = Field(False, description="Also write a film strip of the denoising.")
     processes: int = Field(1, ge=1, le=256, description="Processes that share the batches.")
     replay: str | None = Field(None, description="Draw a written picture again, from its recipe.")
+    as_dataset: str | None = Field(
+        None,
+        description="Folder to write a labelled data set into, for any trainer; the same command "
+        "goes on with one that was interrupted.",
+    )
+    classes: str | None = Field(
+        None, description="Classes of the data set, by name or number with commas; all by default."
+    )
+    balance: str | None = Field(
+        None,
+        description="Folder or data set whose rare classes are drawn more often, so that both "
+        "together are even.",
+    )
+    keep: Literal["all", "reader", "classifier"] = Field(
+        "all",
+        description="Pictures that are kept: those the reader of shapes finds right, or a "
+        "classifier of the run's real data; others are drawn in place of those dropped.",
+    )
+    formats: str | None = Field(
+        None, description="Forms of boxes and masks, with commas: coco, yolo, masks; all that fit."
+    )
+
+
+class GridRequest(Sampling):
+    """Draw samples over two settings, one across and one down, on one labelled sheet.
+
+    All other settings, the seed too, are the same in every cell. Beside the sheet a JSON file says
+    how each cell was drawn.
+    """
+
+    across: str = Field(
+        ...,
+        description="NAME=VALUE,VALUE,… of the columns: a setting of `sample`, such as "
+        "guidance=1,2,4 or sampler=ddim,heun; | in place of commas where a value holds one.",
+    )
+    down: str | None = Field(None, description="The same of the rows; one row without.")
+    count: int = Field(
+        1, ge=1, le=100, description="Samples in each cell.", json_schema_extra={"flags": ["-n"]}
+    )
+    out: str = Field("grid.png", description="PNG to write; the JSON has its name.")
 
 
 class EmaRequest(Settings):
@@ -121,6 +195,15 @@ class EvaluateRequest(Settings):
     likelihood: int = Field(
         128, ge=0, description="Held-out samples whose likelihood is measured; 0 leaves it out."
     )
+    usefulness: bool = Field(
+        False,
+        description="Measure only what samples are worth as training data: small models learn "
+        "from real pictures, drawn ones and both.",
+    )
+    scales: str = Field(
+        "1,2,3,5", description="Guidance scales whose usefulness is measured, with commas."
+    )
+    few: int = Field(100, ge=1, description="Real pictures in the small regime of the usefulness.")
 
 
 class ConvertRequest(Settings):
@@ -137,6 +220,9 @@ class ConvertRequest(Settings):
     to: Format | None = Field(
         None,
         description="Format to write; by default safetensors for OUT.safetensors, else fromnoise.",
+    )
+    half: bool = Field(
+        False, description="Round the weights of a model folder to bfloat16: half the size."
     )
     from_pickle: bool = Field(
         False, description="SOURCE is a PyTorch pickle; read it as data, nothing in it is run."
@@ -177,6 +263,21 @@ class DataPreviewRequest(Settings):
     )
     size: int = Field(128, ge=8, le=1024, description="Side to show each sample at, in pixels.")
     columns: int = Field(8, ge=1, description="Samples in a row.")
+
+
+class DataEmbedRequest(Settings):
+    """Write what an image-text model or a classifier makes of every sample of a data set.
+
+    Models of such vectors, and of pictures that are told them, train on that file.
+    """
+
+    run: str = _argument(..., "The run of an image-text model or a classifier.")
+    data: str | None = Field(
+        None, description="Data to read: by name, folder, tar or file; the run's own by default."
+    )
+    out: str | None = Field(
+        None, description="File to write; RUN/embeddings.safetensors by default."
+    )
 
 
 class RecipesRequest(Settings):

@@ -1,5 +1,8 @@
 """Draw samples and write them, each with its recipe; draw a written one again."""
 
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,14 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fromnoise.app import provenance, shares
+from fromnoise import guidance
+from fromnoise.app import prior, provenance, shares
 from fromnoise.app.reporting import Reporter
-from fromnoise.app.requests import SampleRequest
+from fromnoise.app.requests import SampleRequest, Sampling
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder
 from fromnoise.core.images import to_pil, write_png
 from fromnoise.explain import film
-from fromnoise.interop import hub
+from fromnoise.interop import builtin, hub
 from fromnoise.interop.loading import load
 from fromnoise.model import Model, Samples, sheet
 from fromnoise.training.ranks import join
@@ -22,6 +26,13 @@ from fromnoise.training.ranks import join
 
 def sample(request: SampleRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise sample`."""
+    if request.as_dataset is not None:
+        from fromnoise.app.dataset import as_dataset
+
+        return as_dataset(request, reporter)
+    for name in ("classes", "balance", "keep", "formats"):
+        if name in request.model_fields_set:
+            raise UsageError(f"--{name} is of data sets; give --as-dataset DIR, or leave it out")
     if request.replay is not None:
         return replay(request, reporter)
     if request.model is None:
@@ -30,7 +41,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> int:
     with ranks.together():
         out = check_folder(request.out or "samples")
         model = load(request.model)
-        arguments = _arguments(model, request)
+        arguments = draw_arguments(model, request)
     x, recipe, steps = shares.draw(model, arguments, request.film, ranks, reporter)
     drawn = Samples(model.decode(x), recipe)
     with ranks.together():
@@ -80,20 +91,20 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
         raise FileError(f"{path}: no such file")
     recipe = provenance.read(path)
     told = recipe.draw
-    if told.start != "noise" or told.grid == "explicit":
-        raise UsageError(
-            f"{path} was drawn from outside noise or a grid of its own; not repeatable"
-        )
+    lost = provenance.unrepeatable(told)
+    if lost is not None:
+        raise UsageError(f"{path} was drawn with {lost}, which it cannot carry; not repeatable")
     origin = source or recipe.model.source
-    if origin is None or not (Path(origin).exists() or hub.is_id(origin)):
+    if origin is None or not _is_here(origin):
         where = "does not say where its model is" if origin is None else f"was drawn by {origin}"
         raise FileError(
             f"{path} {where}, which is not here; name the model first: "
             f"`fromnoise sample MODEL --replay {path.name}`"
         )
     model = load(origin)
-    arguments = told.model_dump(exclude={"seeds", "start"})
-    drawn = model.sample(1, seed=told.seeds, **arguments)
+    arguments = told.model_dump(exclude={"seeds", "start", "guide"})
+    guides = [guidance.named(text, load) for text in told.guide]
+    drawn = model.sample(1, seed=told.seeds, guide=guides, **arguments)
     with Image.open(path) as old:
         before = np.asarray(old.convert(to_pil(drawn.tensor[0]).mode)).astype(int)
     picture = drawn[0]
@@ -103,6 +114,10 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
     largest = int(np.abs(before - after).max())
     notes = provenance.differences(recipe, model.fingerprint)
     return Replayed(picture, dict(drawn.recipe), largest == 0, largest, notes), model
+
+
+def _is_here(origin: str) -> bool:
+    return Path(origin).exists() or hub.is_id(origin) or builtin.is_builtin(origin)
 
 
 def replay(request: SampleRequest, reporter: Reporter) -> int:
@@ -126,14 +141,29 @@ def replay(request: SampleRequest, reporter: Reporter) -> int:
     return 1
 
 
-def _arguments(model: Model, request: SampleRequest) -> dict[str, Any]:
+def draw_arguments(model: Model, request: Sampling) -> dict[str, Any]:
+    """What a request asks of `model.stream`."""
+    label, prompt = labels(request.label, request.count, model), request.prompt
+    inputs = told_inputs(request.input)
+    if request.prior is not None:
+        if prior.EMBEDDING in inputs:
+            raise UsageError(f"--prior draws the {prior.EMBEDDING}; leave out --input, or --prior")
+        inputs |= prior.drawn(model, request, label)
+        label = prompt = None
     return {
         "count": request.count,
-        "label": labels(request.label, request.count, model),
+        "label": label,
+        "prompt": prompt,
+        "inputs": inputs,
+        "negative": negative(request.negative),
         "sampler": request.sampler,
         "steps": request.steps,
         "grid": request.grid,
         "guidance": request.guidance,
+        "interval": interval(request.interval),
+        "rescale": request.rescale,
+        "guide": [guidance.named(text, load) for text in request.guide],
+        "threshold": request.threshold,
         "eta": request.eta,
         "seed": request.seed,
         "batch_size": request.batch_size,
@@ -142,7 +172,7 @@ def _arguments(model: Model, request: SampleRequest) -> dict[str, Any]:
     }
 
 
-def shape_of(model: Model, request: SampleRequest) -> tuple[int, ...] | None:
+def shape_of(model: Model, request: Sampling) -> tuple[int, ...] | None:
     """The shape of a sample where a width or a height is asked for; None for the model's own."""
     if request.width is None and request.height is None:
         return None
@@ -155,7 +185,7 @@ def shape_of(model: Model, request: SampleRequest) -> tuple[int, ...] | None:
 
 
 def labels(text: str | None, count: int, model: Model) -> Any:
-    """`3`, `cat`, `3,4,5` or `all` as one label or one for each sample, in turn."""
+    """`3`, `cat`, `3:0.5+8:0.5`, `3,4,5` or `all` as one label or one for each sample, in turn."""
     if text is None:
         return None
     names: list[Any] = [part.strip() for part in text.split(",") if part.strip()]
@@ -163,10 +193,74 @@ def labels(text: str | None, count: int, model: Model) -> Any:
         names = list(range(len(model.card.classes)))
         if not names:
             raise UsageError("this model knows no classes, so `--label all` means nothing")
-    names = [int(name) if str(name).isdigit() else name for name in names]
+    names = [weighed(str(name), model.card.classes) for name in names]
     if not names:
         raise UsageError(f"label {text!r} names no class")
     return names[0] if len(names) == 1 else [names[i % len(names)] for i in range(count)]
+
+
+def weighed(text: str, classes: Sequence[str]) -> Any:
+    """`3:0.5+8:0.5` as weights by class name; `3` as a number, and any other text as it is.
+
+    Raises UsageError for weights that are no numbers.
+    """
+    if ":" not in text or text in classes:
+        return int(text) if text.isdigit() else text
+    weights: dict[str, float] = {}
+    for part in text.split("+"):
+        name, _, number = (piece.strip() for piece in part.rpartition(":"))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value):
+            raise UsageError(f"label {text!r}: {part.strip()!r} is no weight; write 3:0.5+8:0.5")
+        # By name: a picture's recipe is JSON, where every key is a text.
+        if name.isdigit() and name not in classes and int(name) < len(classes):
+            name = classes[int(name)]
+        weights[name] = weights.get(name, 0.0) + value
+    return weights
+
+
+def told_inputs(texts: Sequence[str]) -> dict[str, Any]:
+    """`depth=room.png` as a path, `attributes={"size": 0.3}` as the values, by encoder name."""
+    told: dict[str, Any] = {}
+    for text in texts:
+        name, found, value = text.partition("=")
+        if not found or not name.strip() or not value.strip():
+            raise UsageError(f"input {text!r} is not NAME=VALUE; write e.g. depth=room.png")
+        if name.strip() in told:
+            raise UsageError(f"input {name.strip()!r} is given twice")
+        told[name.strip()] = _value(value.strip())
+    return told
+
+
+def _value(text: str) -> Any:
+    if text[0] not in "[{-+.0123456789":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text[0] in "[{":
+            raise UsageError(f"{text!r} begins as JSON and is none; check its quotes") from None
+        # A file whose name begins with a digit.
+        return text
+
+
+def negative(text: str | None) -> Any:
+    """A prompt as it is, `3` as the class."""
+    return int(text) if text is not None and text.strip().isdigit() else text
+
+
+def interval(text: str | None) -> tuple[float, float] | None:
+    """`0.2,0.8` as two times."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"interval {text!r} is not two times; write e.g. 0.2,0.8") from None
+    return low, high
 
 
 def _write_array(path: Path, values: "np.ndarray[Any, Any]") -> None:

@@ -60,11 +60,16 @@ def draw(
 
 def _part(arguments: Mapping[str, Any], recipe: Mapping[str, Any], rows: range) -> dict[str, Any]:
     """What to ask of `model.stream` for some of the samples."""
-    label = arguments["label"]
+
+    def cut(value: Any) -> Any:
+        each = isinstance(value, list) and len(value) == len(recipe["seeds"])
+        return value[rows.start : rows.stop] if each else value
+
     return {
         **arguments,
         "count": len(rows),
-        "label": label[rows.start : rows.stop] if isinstance(label, list) else label,
+        "label": cut(arguments["label"]),
+        "inputs": {name: cut(value) for name, value in (arguments.get("inputs") or {}).items()},
         "seed": recipe["seeds"][rows.start : rows.stop],
         "batch_size": recipe["batch_size"],
     }

@@ -11,7 +11,7 @@ from fromnoise.core.files import read_json
 from fromnoise.data import Dataset
 from fromnoise.nets import Network
 from fromnoise.recipes import Recipe
-from fromnoise.training.settings import GanSettings
+from fromnoise.training.settings import ClassifierSettings, GanSettings
 
 Config = dict[str, Any]
 
@@ -29,9 +29,9 @@ _SHOWN = 3
 
 
 def config_of(source: str, **wanted: Any) -> Config:
-    """The configuration of what is named: a kind, a folder, a tar, a NumPy file, a JSON file.
+    """The configuration of what is named: a kind, a folder, a tar, NumPy, JSON or vectors.
 
-    wanted: arguments (size, mode, max_bad) that are passed on to the kinds that take them.
+    wanted: arguments (size, mode, max_bad, part) that are passed on to the kinds that take them.
     Raises UsageError when it is none of these.
     """
     path = Path(source)
@@ -45,6 +45,8 @@ def config_of(source: str, **wanted: Any) -> Config:
         kind, own = source, {}
     elif path.suffix in (".npz", ".npy"):
         kind, own = "arrays", {"path": str(path.resolve())}
+    elif path.suffix == ".safetensors":
+        kind, own = "embedded", {"path": str(path.resolve())}
     else:
         shards = path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
         if not shards and not path.exists():
@@ -87,6 +89,8 @@ def onto(recipe: Recipe, source: str, max_bad: float) -> tuple[Recipe, Dataset]:
 
 def _of_pictures(recipe: Recipe, net: Network, source: str, max_bad: float) -> Config:
     """The configuration of pictures in the size and colours that a recipe's network takes."""
+    if Path(source).suffix == ".safetensors":
+        return config_of(source, part="pictures")
     size = recipe.data.get("size")
     if size is None:
         height, width = _whole(net) or data.load(recipe.data).shape[1:]
@@ -117,6 +121,10 @@ def _check_shape(recipe: Recipe, net: Network, source: str, shape: tuple[int, ..
 
 def _told(recipe: Recipe, classes: int) -> Config:
     """What changes in a recipe whose networks are told of so many classes."""
+    if isinstance(recipe.objective, ClassifierSettings):
+        if classes < 2:
+            raise UsageError(f"{recipe.name} tells classes apart, and this data has {classes}")
+        return {"net": {**recipe.net, "classes": classes}}
     encoders = dict(recipe.encoders)
     if "label" not in encoders:
         return {}

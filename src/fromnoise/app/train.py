@@ -1,6 +1,5 @@
 """Train by a recipe, or go on with a run."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from fromnoise.app.asked import asked
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import TrainRequest
 from fromnoise.app.sources import left_out
+from fromnoise.app.told import examples, fitted
 from fromnoise.core.config import validated
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.files import check_folder
@@ -87,20 +87,18 @@ def prepare(
     _check(recipe, train_set, objective, augment)
 
     def preview() -> bytes:
-        classes = len(model.card.classes)
-        label = [i % classes for i in range(_PREVIEWS)] if classes and "label" in told else None
         model.refresh()
-        drawn = model.sample(_PREVIEWS, label=label, dtype="float32")
+        drawn = model.sample(_PREVIEWS, **told, dtype="float32")
         return png_bytes(drawn.sheet(columns=10))
 
-    told = model.conditioning.names
+    told = examples(model.conditioning.names, held_out, _PREVIEWS)
     task = Task(
         objective=objective,
         data=train_set,
         held_out=held_out,
         augment=augment,
         write_model=lambda path: write_model(model, path),
-        preview=preview,
+        preview=preview if model.denoiser.net.draws else None,
     )
 
     def complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +120,11 @@ def _check(
         raise UsageError(
             f"a batch of {recipe.train.batch_size} is more than the {len(dataset)} training "
             "samples; lower --train.batch-size"
+        )
+    if not objective.splits and (recipe.train.accumulation > 1 or join().count > 1):
+        raise UsageError(
+            f"{recipe.name} compares all samples of a batch with each other, so a batch cannot be "
+            "split; leave --train.accumulation and --processes at 1"
         )
     batch = dataset.batch([0])
     if augment is not None:
@@ -155,21 +158,6 @@ def augmentation(recipe: Recipe) -> data.Augment | None:
     return made
 
 
-def _by_name(
-    told: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
-) -> dict[str, Mapping[str, Any]]:
-    """The encoders with the classes' names in place of their number, so that either can be asked.
-
-    Numbers stay as they are: the names are in the order of the data's classes.
-    """
-    return {
-        name: {**part, "classes": list(classes)}
-        if part["kind"] == "label" and part["classes"] == len(classes)
-        else part
-        for name, part in told.items()
-    }
-
-
 def split(recipe: Recipe, whole: Dataset | None = None) -> tuple[Dataset, Dataset]:
     """The training data of a recipe, and the part of the data held out from training.
 
@@ -199,7 +187,7 @@ def build(recipe: Recipe, dataset: Dataset) -> Model:
         denoiser,
         dataset.shape,
         codecs.CODECS.build(recipe.codec),
-        encoders.Conditioning.build(_by_name(recipe.encoders, dataset.classes)),
+        encoders.Conditioning.build(fitted(recipe.encoders, dataset)),
         Defaults(**recipe.sampling.model_dump()),
         card,
     )

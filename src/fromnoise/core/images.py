@@ -80,6 +80,55 @@ def to_tensor(image: "Image.Image | Pixels") -> "Tensor":
     return torch.from_numpy(planes.astype(np.float32)) / 127.5 - 1.0
 
 
+def at_edge(value: object) -> bool:
+    """Whether this is one picture as people give it: a path, PIL, or uint8 (H, W) or (H, W, C)."""
+    if isinstance(value, np.ndarray):
+        return value.dtype == np.uint8 and (
+            value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (1, 3, 4))
+        )
+    return isinstance(value, str | Path | Image.Image)
+
+
+def read_picture(value: Any, channels: int) -> "Tensor":
+    """A picture as people give it as float32 (channels, H, W) in [−1, 1], grey or colour.
+
+    Raises FileError as `read_image` does, UsageError for other than 1 or 3 channels.
+    """
+    if channels not in (1, 3):
+        raise UsageError(f"a picture has 1 or 3 channels, not {channels}; give a tensor instead")
+    return to_tensor(_given(value).convert("L" if channels == 1 else "RGB"))
+
+
+def read_depth(value: Any) -> "Tensor":
+    """A grey picture of 8 or 16 bits as float32 (H, W) in [0, 1], black 0 and white 1.
+
+    Raises FileError as `read_image` does, and for a picture in colour.
+    """
+    import torch
+
+    image, name = _as_stored(value)
+    if image.mode not in ("L", "1") and not image.mode.startswith("I"):
+        raise FileError(f"{name} is a picture in {image.mode}; a depth is grey, 8 or 16 bits")
+    most = 65535.0 if image.mode.startswith("I") else 255.0
+    return torch.from_numpy(np.asarray(image.convert("I"), dtype=np.float32) / most)
+
+
+def read_labels(value: Any) -> "Tensor":
+    """A label map as int64 (H, W): the values of a grey picture, the places in a palette.
+
+    Raises FileError as `read_image` does, and for a picture in colour without a palette.
+    """
+    import torch
+
+    image, name = _as_stored(value)
+    if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
+        raise FileError(
+            f"{name} is a picture in {image.mode}; a label map holds one class number for each "
+            "place: a grey picture, or one with a palette"
+        )
+    return torch.from_numpy(np.array(image).astype(np.int64))
+
+
 def to_uint8(x: "Tensor") -> Pixels:
     """Pictures (B, C, H, W) in [−1, 1] as uint8 (B, H, W, C), rounded, values beyond it clipped.
 
@@ -184,6 +233,30 @@ def read_png_text(path: str | Path) -> dict[str, str]:
         # Texts may follow the pixels.
         image.load()
         return {k: str(v) for k, v in cast(PngImageFile, image).text.items()}
+
+
+def _given(value: Any) -> Image.Image:
+    """A picture as people give it, 8 bits a channel and nothing transparent."""
+    if isinstance(value, str | Path):
+        return read_image(value)
+    if isinstance(value, Image.Image):
+        return _eight_bit(value, (255, 255, 255), "picture")
+    pixels = np.asarray(value)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def _as_stored(value: Any) -> tuple[Image.Image, str]:
+    """A picture with the very numbers it holds, and its name for errors."""
+    if not isinstance(value, str | Path):
+        image = value if isinstance(value, Image.Image) else Image.fromarray(np.squeeze(value))
+        return image, "picture"
+    data = _content(Path(value))
+    if not data:
+        raise FileError(f"{value} is empty")
+    with _decoding(str(value)):
+        image = _opened(data, str(value), MAX_PIXELS)
+        image.load()
+    return image, str(value)
 
 
 def _content(path: Path) -> bytes:

@@ -20,10 +20,14 @@ from fromnoise.data.augment import (
 from fromnoise.data.base import DATA, Batch, Dataset, Subset, split
 from fromnoise.data.buckets import SIZES, Buckets, GroupedOrder
 from fromnoise.data.digits import Digits
+from fromnoise.data.embedded import Embedded
+from fromnoise.data.emoji import Emoji
 from fromnoise.data.folder import Folder
-from fromnoise.data.glyphs import Emoji, Glyphs
+from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.hub import Hub
 from fromnoise.data.loader import Loader
+from fromnoise.data.maps import Maps
+from fromnoise.data.mixed import MixedLabels
 from fromnoise.data.order import Order, order
 from fromnoise.data.photos import Photos
 from fromnoise.data.points import Points
@@ -43,6 +47,7 @@ __all__ = [
     "Crop",
     "Dataset",
     "Digits",
+    "Embedded",
     "Emoji",
     "Flip",
     "Folder",
@@ -51,6 +56,8 @@ __all__ = [
     "GroupedOrder",
     "Hub",
     "Loader",
+    "Maps",
+    "MixedLabels",
     "Order",
     "Photos",
     "Points",

@@ -1,8 +1,8 @@
 """What every data set is: a fixed sequence of samples, read in batches by index."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ class Batch:
     x: float32 (B, *shape), pictures in [−1, 1]. label: class numbers (B,), int64, or None.
     index: their places in the data set (B,), int64. caption: a text for each, or None.
     augment: what was done to each (B, K), where the loader changes them; zeros for nothing.
+    given: what else is known of each, (B, ...) by the name of the encoder that takes it.
     """
 
     x: Tensor
@@ -34,6 +35,7 @@ class Batch:
     index: Tensor
     caption: list[str] | None = None
     augment: Tensor | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -46,10 +48,11 @@ class Batch:
             self.index[rows],
             None if self.caption is None else self.caption[rows],
             None if self.augment is None else self.augment[rows],
+            {name: value[rows] for name, value in self.given.items()},
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same samples on another device; indices stay where they are."""
+        """The same samples on another device; indices and what is told of them stay."""
         label = None if self.label is None else self.label.to(device)
         return replace(self, x=self.x.to(device), label=label)
 
@@ -84,6 +87,14 @@ class Dataset(ABC):
         del indices
         return None
 
+    def given(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> dict[str, Tensor]:
+        """What else is known of the samples, (B, ...) by the name of the encoder that takes it.
+
+        A label map or a depth, say, from which a network learns to draw the picture.
+        """
+        del indices
+        return {}
+
     def groups(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
         """The group of every sample (N,), where only samples of one group can share a batch.
 
@@ -111,7 +122,8 @@ class Dataset(ABC):
             )
         place = torch.from_numpy(chosen.copy())
         label = None if self.labels is None else self.labels[place]
-        return Batch(self.samples(chosen), label, place, self.captions(chosen))
+        given = self.given(chosen)
+        return Batch(self.samples(chosen), label, place, self.captions(chosen), given=given)
 
     def batches(self, size: int, count: int | None = None) -> Iterator[Batch]:
         """The first `count` samples once (all by default), in order, group after group.
@@ -194,6 +206,9 @@ class Subset(Dataset):
 
     def captions(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> list[str] | None:
         return self.whole.captions(self.indices[indices])
+
+    def given(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> dict[str, Tensor]:
+        return self.whole.given(self.indices[indices])
 
     def groups(self) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
         groups = self.whole.groups()

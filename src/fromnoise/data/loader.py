@@ -22,7 +22,8 @@ class Loader:
 
     Step k gives the same batch whatever the number of workers and wherever reading began.
     workers: processes that read ahead; 0 reads in this one. timeout: seconds to wait for a
-    worker's batch. augment: a change drawn anew for each sample in each epoch.
+    worker's batch. augment: a change drawn anew for each sample in each epoch. It changes the
+    picture alone, so data that is told something for each place of it is refused.
     """
 
     def __init__(
@@ -60,6 +61,12 @@ class Loader:
         batch = self.dataset.batch(indices.tolist())
         if self.augment is None:
             return batch
+        for name, value in batch.given.items():
+            if value.ndim > 2:
+                raise UsageError(
+                    f"{self.dataset.name} tells a {name} for each place of a picture, and "
+                    "augmenting would move the picture alone; leave out the augmentation"
+                )
         told = torch.zeros(len(batch), self.augment.width)
         for row, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
             random = generator(self.order.seed, int(epoch), int(index))

@@ -60,6 +60,14 @@ def read(picture: Float[Tensor, "3 height width"]) -> Reading:
 
     Raises ShapeError for another shape, UsageError for values that are not finite.
     """
+    return Reading(tuple(thing for thing, _ in covered(picture)))
+
+
+def covered(picture: Float[Tensor, "3 height width"]) -> list[tuple[Thing, Floats]]:
+    """The things read from a picture, each with the share of every pixel (H, W) that it covers.
+
+    Raises as `read` does.
+    """
     if picture.ndim != 3 or picture.shape[0] != 3 or min(picture.shape[1:]) < 32:
         raise ShapeError(f"a picture to read is (3, H, W), 32 or more; not {tuple(picture.shape)}")
     if not bool(torch.isfinite(picture).all()):
@@ -68,7 +76,7 @@ def read(picture: Float[Tensor, "3 height width"]) -> Reading:
     side = min(unit.shape[:2])
     least = _SPECK * math.pi * (SIZES["small"][0] * side) ** 2
     parts = [part for part in _parts(unit) if part.sum() >= least]
-    return Reading(tuple(_thing(unit, part, side) for part in parts))
+    return [_thing(unit, part, side) for part in parts]
 
 
 def score(
@@ -96,7 +104,7 @@ def _parts(unit: Floats) -> list[Mask]:
     return parts
 
 
-def _thing(unit: Floats, part: Mask, side: int) -> Thing:
+def _thing(unit: Floats, part: Mask, side: int) -> tuple[Thing, Floats]:
     colour = _ink_colour(unit, part)
     share = _shares(unit, part, colour)
     area = share.sum()
@@ -104,7 +112,8 @@ def _thing(unit: Floats, part: Mask, side: int) -> Thing:
     x, y = (share * columns).sum() / area, (share * rows).sum() / area
     radius = math.sqrt(area / math.pi)
     kind = _kind(share, float(x) / side, float(y) / side, radius / side, side)
-    return Thing(kind, _colour_name(colour), float(x) / side, float(y) / side, radius / side)
+    name = _colour_name(colour)
+    return Thing(kind, name, float(x) / side, float(y) / side, radius / side), share
 
 
 def _ink_colour(unit: Floats, part: Mask) -> Floats:

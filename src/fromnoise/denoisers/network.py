@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from fromnoise.core.errors import ShapeError
 from fromnoise.core.tensors import expand
 from fromnoise.denoisers.base import Denoiser, Prediction
+from fromnoise.layers.attention import during
 from fromnoise.layers.condition import Condition
 from fromnoise.nets.base import Network
 from fromnoise.parameterizations import Parameterization
@@ -37,7 +38,8 @@ class NetworkDenoiser(Denoiser, nn.Module):
         scales = self.process.reference(t)
         inside = self.parameterization.coefficients(scales).inside
         told = self.parameterization.time(t, scales)
-        output: Tensor = self.net(expand(inside, x) * x, told.to(x.dtype), condition)
+        with during(t):
+            output: Tensor = self.net(expand(inside, x) * x, told.to(x.dtype), condition)
         return output
 
     def read(self, output: Tensor, x: Tensor, t: Tensor) -> Prediction:

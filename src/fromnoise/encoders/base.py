@@ -1,11 +1,13 @@
 """An encoder turns raw input (a label, a prompt, a picture) into one slot of a condition."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from fromnoise.core.config import Kinds
+from fromnoise.core.randomness import Noise
 from fromnoise.layers.condition import Condition
 
 ENCODERS = Kinds("encoder")
@@ -36,3 +38,36 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def null(self, name: str, batch: int) -> Condition:
         """The condition of `batch` samples that are told nothing."""
+
+    def count(self, prompt: str) -> tuple[int, ...]:
+        """How many tokens each chunk of a prompt has; nothing for what reads no prompts."""
+        del prompt
+        return ()
+
+    def schedule(self, raw: Any, steps: int) -> Sequence[tuple[int, Any]]:
+        """One input over a run: (until and with this step, counted from 1; input).
+
+        By default it is the same in all steps; a prompt may change, as `[a:b:0.4]` does.
+        """
+        return [(steps, raw)]
+
+    def opened(self, raw: Any, space: Sequence[int]) -> Any:
+        """What a person gives (pictures, paths) as what `encode` takes; others as they are.
+
+        space: the sizes of a sample, which pictures of several sizes are brought to.
+        """
+        del space
+        return raw
+
+    def drawn(self, raw: Any, noise: Noise, x: Tensor | None = None) -> Any:
+        """The raw input with what it leaves to chance drawn.
+
+        raw: None where none was given. x: the samples (B, ...) in training; None in sampling.
+        """
+        del noise, x
+        return raw
+
+    def fitted(self, condition: Condition, space: Sequence[int]) -> Condition:
+        """A condition of its own with channels of the sizes of a sample."""
+        del space
+        return condition

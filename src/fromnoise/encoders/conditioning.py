@@ -1,22 +1,36 @@
 """All a model can be told, by input name, as one condition with its null."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from fromnoise.core.errors import ShapeError, UsageError
+from fromnoise.core.randomness import Noise
 from fromnoise.encoders.base import ENCODERS, Encoder
 from fromnoise.layers.condition import Condition, merge, where
 
+_APART = 1 << 62
+"""Seeds with this bit turned give noise of their own, which no sampler draws."""
+
 
 class Conditioning(nn.Module):
-    """Named encoders, `{"label": Label(10)}`: named raw inputs → one merged condition."""
+    """Named encoders, `{"label": Label(10)}`: named raw inputs → one merged condition.
+
+    Raises UsageError for encoders whose tokens have different widths.
+    """
 
     def __init__(self, encoders: Mapping[str, Encoder]) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(dict(encoders))
+        widths = {name: e.width for name, e in encoders.items() if e.slot == "tokens"}
+        if len(set(widths.values())) > 1:
+            listed = ", ".join(f"{name} ({width})" for name, width in widths.items())
+            raise UsageError(
+                f"tokens of one model have one width, and these differ: {listed}; "
+                "give an encoder's width"
+            )
 
     @classmethod
     def build(cls, config: Mapping[str, Mapping[str, Any]]) -> "Conditioning":
@@ -33,42 +47,89 @@ class Conditioning(nn.Module):
         """The inputs the model can be given."""
         return tuple(self.encoders)
 
-    def forward(self, raw: Mapping[str, Any], batch: int) -> Condition:
+    def droppable(self, name: str) -> bool:
+        """Whether training may leave this input out, so that guidance can move away from none."""
+        return name in self.encoders and self._encoder(name).droppable
+
+    def forward(
+        self,
+        raw: Mapping[str, Any],
+        batch: int,
+        space: Sequence[int] | None = None,
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> Condition:
         """One condition for `batch` samples, its null attached; an input left out is null.
 
-        Raises UsageError for an input the model does not take.
+        space: the spatial sizes of a sample, which channels are brought to. keep: of which samples
+        an input is told, (B,) by name; the others are told its null. Inputs that are not
+        `droppable` are told of all samples, and the null is told them too.
+        Raises UsageError for an input the model does not take, ShapeError when a mask does not
+        speak of the same number of samples.
         """
-        for name in raw:
-            if name not in self.encoders:
-                takes = ", ".join(self.names) or "nothing"
-                raise UsageError(f"this model is not told a {name}; it takes {takes}")
-        parts = [
-            self._encoder(name).encode(name, raw[name], batch)
-            if raw.get(name) is not None
-            else self._encoder(name).null(name, batch)
-            for name in self.encoders
-        ]
-        return replace(merge(*parts), null=self.null(batch))
+        self.check(raw)
+        nothing = {name: self._encoder(name).null(name, batch) for name in self.encoders}
+        parts: dict[str, Condition] = {}
+        for name in self.encoders:
+            told = nothing[name] if raw.get(name) is None else self._told(name, raw, batch, space)
+            if not self.droppable(name):
+                nothing[name] = told
+            elif keep is not None and name in keep:
+                told = _dropped(told, nothing[name], keep[name])
+            parts[name] = told
+        return replace(merge(*parts.values()), null=merge(*nothing.values()))
+
+    def ready(
+        self, raw: Mapping[str, Any], seeds: Sequence[int], space: Sequence[int]
+    ) -> dict[str, Any]:
+        """Inputs as people give them, ready for samples with these seeds.
+
+        Pictures and paths are opened, and what an input leaves to chance is drawn from the seeds.
+        """
+        self.check(raw)
+        given = {name: value for name, value in raw.items() if value is not None}
+        opened = {name: self._encoder(name).opened(v, space) for name, v in given.items()}
+        return self.drawn(opened, Noise([seed ^ _APART for seed in seeds]))
+
+    def tokens(self, prompt: str) -> dict[str, tuple[int, ...]]:
+        """How many tokens each chunk of a prompt has, by the encoders that read prompts."""
+        counted = {name: self._encoder(name).count(prompt) for name in self.encoders}
+        return {name: counts for name, counts in counted.items() if counts}
+
+    def schedule(self, name: str, raw: Any, steps: int) -> Sequence[tuple[int, Any]]:
+        """One input over a run: (until and with this step, counted from 1; input)."""
+        return self._encoder(name).schedule(raw, steps)
+
+    def drawn(
+        self, raw: Mapping[str, Any], noise: Noise, x: Tensor | None = None
+    ) -> dict[str, Any]:
+        """The raw inputs with what they leave to chance drawn; x (B, ...) only in training."""
+        made = {name: self._encoder(name).drawn(raw.get(name), noise, x) for name in self.encoders}
+        return {name: value for name, value in made.items() if value is not None}
 
     def null(self, batch: int) -> Condition:
         """What `batch` samples are told when they are told nothing."""
         return merge(*[self._encoder(name).null(name, batch) for name in self.encoders])
 
-    def drop(self, condition: Condition, keep: Tensor) -> Condition:
-        """The condition with the null in its place where `keep` (B,) is false.
+    def check(self, names: Iterable[str]) -> None:
+        """Raise UsageError for an input the model does not take."""
+        for name in names:
+            if name not in self.encoders:
+                takes = ", ".join(self.names) or "nothing"
+                raise UsageError(f"this model is not told a {name}; it takes {takes}")
 
-        Vectors of encoders that are not `droppable` stay.
-        Raises ShapeError when the two do not speak of the same number of samples.
-        """
-        if keep.shape != (condition.batch,):
-            raise ShapeError(f"a mask {tuple(keep.shape)} for {condition.batch} samples; use (B,)")
-        dropped = where(keep, condition, self.null(len(keep)))
-        held = {
-            name: condition.vector[name]
-            for name in self.encoders
-            if self._encoder(name).slot == "vector" and not self._encoder(name).droppable
-        }
-        return replace(dropped, vector={**dropped.vector, **held})
+    def _told(
+        self, name: str, raw: Mapping[str, Any], batch: int, space: Sequence[int] | None
+    ) -> Condition:
+        encoder = self._encoder(name)
+        told = encoder.encode(name, raw[name], batch)
+        return told if space is None else encoder.fitted(told, space)
 
     def _encoder(self, name: str) -> Encoder:
         return cast(Encoder, self.encoders[name])
+
+
+def _dropped(told: Condition, null: Condition, keep: Tensor) -> Condition:
+    """The condition with the null in its place where `keep` (B,) is false."""
+    if keep.shape != (told.batch,):
+        raise ShapeError(f"a mask {tuple(keep.shape)} for {told.batch} samples; use (B,)")
+    return where(keep, told, null)

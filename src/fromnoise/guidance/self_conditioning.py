@@ -41,5 +41,6 @@ class _Remembering(Bound):
             channels = {**told.channels, SELF: self._belief}
             told = Condition(channels, told.vector, told.tokens, told.null)
         prediction = self._denoiser(x, t, told)
-        self._belief = prediction.x0
+        # Gradients of one step do not reach into the step before.
+        self._belief = prediction.x0.detach()
         return prediction

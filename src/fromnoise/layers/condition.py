@@ -1,6 +1,6 @@
 """The three ways a network can be told something, and no others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,8 +21,9 @@ class Tokens:
 class Condition:
     """What a network is told besides x and t, in three named slots.
 
-    channels: extra input channels by name, each (B, C, ...) of the picture's spatial size;
-        the network concatenates them in the order it declares.
+    channels: extra input channels by name, each (B, C, ...) of the picture's spatial size, or
+        (B, C) for what is the same in every place; the network concatenates them in the order it
+        declares.
     vector: raw vectors by name, each (B, K): one-hot or mixed class weights, sizes, levels; the
         network embeds them and adds them to its time embedding.
     tokens: a sequence for cross-attention.
@@ -72,7 +73,7 @@ def where(keep: Tensor, told: Condition, null: Condition) -> Condition:
 
     def pick(a: Tensor, b: Tensor) -> Tensor:
         mask = keep.reshape((-1,) + (1,) * (a.ndim - 1))
-        return torch.where(mask, a, b.to(a.dtype))
+        return torch.where(mask.to(a.device), a, b.to(a))
 
     return _zip(told, null, pick)
 
@@ -82,7 +83,7 @@ def concatenate(first: Condition, second: Condition) -> Condition:
 
     Raises ShapeError when they do not fill the same slots. Shorter tokens are padded and masked.
     """
-    return _zip(first, second, lambda a, b: torch.cat([a, b.to(a.dtype)]))
+    return _zip(first, second, lambda a, b: torch.cat([a, b.to(a)]))
 
 
 def merge(*conditions: Condition) -> Condition:
@@ -130,10 +131,22 @@ def _zip(a: Condition, b: Condition, function: Callable[[Tensor, Tensor], Tensor
     if a.tokens is not None and b.tokens is not None:
         tokens = _zip_tokens(a.tokens, b.tokens, function)
     return Condition(
-        {k: function(v, b.channels[k]) for k, v in a.channels.items()},
+        {k: function(*_spread(v, b.channels[k])) for k, v in a.channels.items()},
         {k: function(v, b.vector[k]) for k, v in a.vector.items()},
         tokens,
     )
+
+
+def _spread(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Channels (B, C), the same in every place, in every place of the other's."""
+    return everywhere(a, b.shape[2:]), everywhere(b, a.shape[2:])
+
+
+def everywhere(value: Tensor, space: Sequence[int]) -> Tensor:
+    """Channels (B, C) as (B, C, *space); those with places of their own as they are."""
+    if value.ndim != 2:
+        return value
+    return value.reshape(*value.shape, *(1,) * len(space)).expand(*value.shape, *space)
 
 
 def _slots(condition: Condition) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fromnoise.codecs import CODECS
@@ -95,16 +96,28 @@ def build(config: ModelConfig) -> Model:
     )
 
 
-def save_model(model: Model, path: Path) -> None:
-    """Write a model folder atomically, a manifest of hashes with it."""
+def save_model(model: Model, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a model folder atomically, a manifest of hashes with it; `dtype` as `write_model`."""
     with atomic_folder(path) as folder:
-        write_model(model, folder)
+        write_model(model, folder, dtype)
 
 
-def write_model(model: Model, folder: Path) -> None:
-    """Write model.json and model.safetensors into a folder that is there already."""
+def write_model(model: Model, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write model.json and model.safetensors into a folder that is there already.
+
+    dtype: what float32 weights are rounded to, bfloat16 for half the size; read back they are
+    float32 again. The process keeps its own: schedules are exact.
+    """
+    weights = dict(modules(model).state_dict())
+    if dtype is not None:
+        weights = {name: _rounded(name, value, dtype) for name, value in weights.items()}
     write_json(folder / "model.json", describe(model).model_dump())
-    save_tensors(folder / "model.safetensors", dict(modules(model).state_dict()), {})
+    save_tensors(folder / "model.safetensors", weights, {})
+
+
+def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    exact = value.dtype != torch.float32 or name.startswith("process.")
+    return value if exact else value.to(dtype)
 
 
 def load_model(path: Path) -> Model:

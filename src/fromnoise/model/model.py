@@ -1,8 +1,8 @@
 """A model: a denoiser, a codec, encoders and a card. It samples, streams, saves itself."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise import grids, guidance, samplers
+from fromnoise import grids, samplers
 from fromnoise.codecs import Codec
 from fromnoise.core.config import plain
-from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.core.randomness import Noise, seeds_for
-from fromnoise.denoisers import Denoiser, NetworkDenoiser
+from fromnoise.core.errors import UsageError
+from fromnoise.core.randomness import seeds_for
+from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
+from fromnoise.guidance import Guide
 from fromnoise.layers.condition import Condition
-from fromnoise.layers.fast import best_dtype, prepare
+from fromnoise.layers.fast import prepare
+from fromnoise.model.aside import aside, told_aside
+from fromnoise.model.draw import Draw, grid_in_name, precision, walk, whole
 from fromnoise.model.estimate import watched
 from fromnoise.model.samples import Samples
+from fromnoise.model.steering import Asked, away_from, listed, recorded, steering
 from fromnoise.model.stream import Stream
-from fromnoise.nets.base import SELF
-from fromnoise.samplers import Sampler, Step
-from fromnoise.samplers.ancestral import Ancestral
-from fromnoise.samplers.wrappers import ClippedData
+from fromnoise.model.told import Telling, raw_inputs
+from fromnoise.samplers import Sampler
 
 BATCH = 64
 """The largest batch a network is run at unless asked otherwise."""
@@ -65,21 +67,6 @@ class Card:
     ancestry: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One call of `sample`, all choices made."""
-
-    sampler: Sampler
-    grid: Tensor
-    condition: Condition | None
-    guidance: float | Tensor
-    seeds: tuple[int, ...]
-    batch: int
-    dtype: torch.dtype
-    start: Tensor | None
-    shape: tuple[int, ...]
-
-
 class Model:
     """Denoiser, codec, encoders and card behind one `sample`.
 
@@ -111,10 +98,16 @@ class Model:
         *,
         label: Any = None,
         prompt: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        negative: Any = None,
         sampler: str | Sampler | None = None,
         steps: int | None = None,
         grid: str | Tensor | None = None,
         guidance: float | Tensor | None = None,
+        interval: tuple[float, float] | None = None,
+        rescale: float = 0.0,
+        guide: Guide | Iterable[Guide] = (),
+        threshold: float | None = None,
         eta: float | None = None,
         seed: int | Sequence[int] = 0,
         start: Tensor | None = None,
@@ -124,9 +117,16 @@ class Model:
     ) -> Samples:
         """Draw `count` samples.
 
-        label: a class (number or name), one for each sample, or mixed weights; prompt: text.
+        label: a class (number or name), one for each sample, or mixed weights; prompt: text, one
+        or one for each sample. inputs: what else the model is told, by the name of its encoder.
         sampler, grid, steps: by the names of `fn.samplers.get` and `fn.grids.get`; the model's
-        own defaults otherwise. guidance: 1 is none. eta: how much noise DDIM adds.
+        own defaults otherwise. eta: how much noise DDIM adds.
+        guidance: 1 is none, a tensor (count,) one for each. negative: a prompt or label, or inputs
+        by name, to move away from in place of being told nothing. interval: the times [low, high]
+        in which guidance acts. rescale: share of it that keeps the spread of the belief that was
+        told (see `fn.guidance.ClassifierFree`). guide: what else changes beliefs, such as
+        `fn.guidance.loss(…)`, around guidance, the first one innermost. threshold: dynamic
+        thresholding around all of it, e.g. 0.995, in place of the model's own clipping.
         seed: sample i draws all its noise from its own generator, seeded with seed + i.
         start: x at the first time of the grid (count, ...), in place of noise.
         batch_size: the batch the network is run at; the last one is padded to it, so that a
@@ -136,9 +136,10 @@ class Model:
         Raises UsageError for anything unknown to this model.
         """
         stream = self.stream(
-            count, label=label, prompt=prompt, sampler=sampler, steps=steps, grid=grid,
-            guidance=guidance, eta=eta, seed=seed, start=start, batch_size=batch_size,
-            dtype=dtype, shape=shape,
+            count, label=label, prompt=prompt, inputs=inputs, negative=negative, sampler=sampler,
+            steps=steps, grid=grid, guidance=guidance, interval=interval, rescale=rescale,
+            guide=guide, threshold=threshold, eta=eta, seed=seed, start=start,
+            batch_size=batch_size, dtype=dtype, shape=shape,
         )  # fmt: skip
         walk = watched(stream, _warned, noisy=self.denoiser.process.noisy)
         return Samples(self.decode(samplers.last(walk)), stream.recipe)
@@ -149,10 +150,16 @@ class Model:
         *,
         label: Any = None,
         prompt: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        negative: Any = None,
         sampler: str | Sampler | None = None,
         steps: int | None = None,
         grid: str | Tensor | None = None,
         guidance: float | Tensor | None = None,
+        interval: tuple[float, float] | None = None,
+        rescale: float = 0.0,
+        guide: Guide | Iterable[Guide] = (),
+        threshold: float | None = None,
         eta: float | None = None,
         seed: int | Sequence[int] = 0,
         start: Tensor | None = None,
@@ -166,22 +173,45 @@ class Model:
         stream's `recipe` is what the samples will carry; its `live()` shows each step in a
         notebook. Bad arguments raise here, not later.
         """
-        _whole("count", count)
-        batch = _whole("batch_size", min(count, BATCH) if batch_size is None else batch_size)
+        self._check_draws()
+        whole("count", count)
+        batch = whole("batch_size", min(count, BATCH) if batch_size is None else batch_size)
         if isinstance(grid, Tensor) and steps is not None:
             raise UsageError("give a grid of times or a number of steps, not both")
-        grid, sampler = _grid_in_name(grid, sampler)
+        grid, sampler = grid_in_name(grid, sampler)
         rule, name = self._sampler(sampler, eta)
         times = self._grid(grid, self.defaults.steps if steps is None else steps)
-        label = label.tolist() if isinstance(label, Tensor | np.ndarray) else label
         if start is not None and not bool(torch.isfinite(start).all()):
             raise UsageError("start holds NaN or infinity")
+        label, negative = (
+            one.tolist() if isinstance(one, Tensor | np.ndarray) else one
+            for one in (label, negative)
+        )
+        guides = listed(guide)
+        asked = Asked(guidance, negative, interval, rescale, guides, threshold)
+        classes = aside(self, guides, label)
+        seeds = seeds_for(seed, count)
+        raw = raw_inputs(label if classes is None else None, prompt, inputs)
+        self.conditioning.check(raw)
+        steered = steering(self, asked, raw, count)
+        telling = Telling(
+            raw=raw,
+            negative=away_from(self, negative),
+            seeds=seeds,
+            space=self._space(shape),
+            steps=len(times) - 1,
+        )
+        with torch.no_grad():
+            told = telling.over(self.conditioning)
+        if classes is not None:
+            told = [(end, told_aside(one, classes, label, count)) for end, one in told]
         draw = Draw(
             sampler=rule,
             grid=times,
-            condition=self.condition(count, label, prompt),
-            guidance=self._scale(guidance, count, told=label is not None or prompt is not None),
-            seeds=seeds_for(seed, count),
+            telling=telling,
+            told=told,
+            steering=steered,
+            seeds=seeds,
             batch=batch,
             dtype=precision(dtype, self.denoiser.net),
             start=start,
@@ -189,19 +219,13 @@ class Model:
         )
         recipe = {
             "sampler": name,
-            "steps": len(times) - 1,
             "grid": "explicit" if isinstance(grid, Tensor) else grid or self.defaults.grid,
-            "guidance": torch.as_tensor(draw.guidance, dtype=torch.float64).tolist(),
             "eta": eta,
             "label": plain(label),
             "prompt": plain(prompt),
-            "seeds": list(draw.seeds),
-            "batch_size": batch,
-            "dtype": str(draw.dtype).removeprefix("torch."),
-            "shape": list(draw.shape),
-            "start": "given" if start is not None else "noise",
+            **recorded(draw, asked, inputs),
         }
-        return Stream(self._run(draw), self.decode, recipe)
+        return Stream(walk(self, draw), self.decode, recipe)
 
     def decode(self, x: Tensor) -> Tensor:
         """Samples or previews as data: pictures (B, C, H, W) in [−1, 1], or points, float32."""
@@ -209,16 +233,39 @@ class Model:
             decoded: Tensor = self.codec.decode(x.float())
         return decoded if len(self.shape) == 1 else decoded.clamp(-1.0, 1.0)
 
+    def pictured(self, z: Tensor) -> Tensor:
+        """Samples as data, as guides look at them: differentiable, and not kept in range."""
+        weights = next(self.codec.parameters(), None)
+        pictures: Tensor = self.codec.decode(z if weights is None else z.to(weights.dtype))
+        return pictures
+
     def condition(
-        self, count: int, label: Any = None, prompt: str | Sequence[str] | None = None
+        self,
+        count: int,
+        label: Any = None,
+        prompt: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> Condition | None:
-        """What the network is told of `count` samples, null attached; None if it takes nothing."""
-        raw = {"label": label, "prompt": prompt}
-        given = {name: value for name, value in raw.items() if value is not None}
-        if not self.conditioning.names and not given:
-            return None
-        told: Condition = self.conditioning(given, count)
-        return told
+        """What the network is told of `count` samples, null attached; None if it takes nothing.
+
+        inputs: what else it is told, by the name of its encoder. A prompt that changes while
+        sampling is told as it begins. Raises UsageError for what this model is not told, and for
+        an empty prompt.
+        """
+        raw = raw_inputs(label, prompt, inputs)
+        telling = Telling(raw, None, range(count), self._space(None), steps=1000)
+        return telling.over(self.conditioning)[0][1]
+
+    def tokens(self, prompt: str) -> dict[str, tuple[int, ...]]:
+        """How many tokens each chunk of a prompt has, by the encoders that read it.
+
+        Raises UsageError for a prompt that does not parse, or where nothing reads prompts.
+        """
+        counted = self.conditioning.tokens(prompt)
+        if not counted:
+            takes = ", ".join(self.conditioning.names) or "nothing"
+            raise UsageError(f"this model reads no prompts; it takes {takes}")
+        return counted
 
     def prepared(self, dtype: torch.dtype) -> NetworkDenoiser:
         """The denoiser readied for sampling in a type; what was done is in `card.speed`."""
@@ -237,34 +284,33 @@ class Model:
         """Forget what was prepared for sampling: the weights have changed."""
         self._prepared.clear()
 
-    def save(self, path: str | Path) -> None:
-        """Write the model as a folder: model.json and model.safetensors, atomically."""
+    def save(self, path: str | Path, half: bool = False) -> None:
+        """Write the model as a folder: model.json and model.safetensors, atomically.
+
+        half: weights rounded to bfloat16, half the size; the process keeps its own.
+        """
         from fromnoise.model.files import save_model
 
-        save_model(self, Path(path))
+        save_model(self, Path(path), torch.bfloat16 if half else None)
+
+    def _check_draws(self) -> None:
+        net = self.denoiser.net
+        if not net.draws:
+            guide = net.guide.format(run=self.source or "THIS")
+            raise UsageError(
+                f"{self.card.name} draws nothing; sample another model and guide it by this one: "
+                f"`fromnoise sample RUN --guide {guide}`, or fn.guidance.{guide.partition(':')[0]}"
+            )
+
+    def _space(self, shape: Sequence[int] | None) -> tuple[int, ...]:
+        """The spatial sizes of what is diffused."""
+        return self.codec.latent_shape(tuple(shape or self.shape))[1:]
 
     def _sampler(self, sampler: str | Sampler | None, eta: float | None) -> tuple[Sampler, str]:
         if isinstance(sampler, Sampler):
             return sampler, type(sampler).__name__
         name = self.defaults.sampler if sampler is None else sampler
         return samplers.get(name, eta=eta), name
-
-    def _scale(self, guidance: float | Tensor | None, count: int, told: bool) -> float | Tensor:
-        """The guidance scale: the one asked for, or the model's own where there is a condition."""
-        if guidance is None:
-            return self.defaults.guidance if told else 1.0
-        scale = torch.as_tensor(guidance, dtype=torch.float64)
-        if not bool(torch.isfinite(scale).all()):
-            raise UsageError(f"guidance {guidance} is not finite")
-        if scale.ndim and scale.shape != (count,):
-            raise ShapeError(f"{tuple(scale.shape)} guidance scales given for {count} samples")
-        if not told and bool((scale != 1).any()):
-            takes = " or ".join(self.conditioning.names) or "nothing, so it cannot be guided"
-            raise UsageError(
-                f"guidance strengthens what a model is told, and it was told nothing; "
-                f"it takes {takes}"
-            )
-        return scale if scale.ndim else scale.item()
 
     def _grid(self, grid: str | Tensor | None, steps: int) -> Tensor:
         if isinstance(grid, Tensor):
@@ -278,91 +324,7 @@ class Model:
         except TypeError:
             raise UsageError(f"the grid {name!r} does not take {options}") from None
 
-    def _clipping(self, denoiser: Denoiser, sampler: Sampler) -> tuple[Denoiser, Sampler]:
-        """Both, with beliefs kept in range where the model's defaults say so."""
-        limit = self.defaults.clip
-        if limit is None:
-            return denoiser, sampler
-        if isinstance(sampler, Ancestral) and sampler.eta < 1:
-            return denoiser, ClippedData(sampler, limit)
-        return guidance.Clipped(denoiser, limit), sampler
-
-    def _run(self, draw: Draw) -> Iterator[Step]:
-        """All batches in step with each other, so that a preview shows every sample."""
-        count = len(draw.seeds)
-        streams = [
-            self._stream_batch(draw, range(first, min(first + draw.batch, count)))
-            for first in range(0, count, draw.batch)
-        ]
-        for together in zip(*streams, strict=True):
-            first = together[0]
-            yield replace(
-                first,
-                x=torch.cat([step.x for step in together]),
-                x0=torch.cat([step.x0 for step in together]),
-            )
-
-    def _stream_batch(self, draw: Draw, rows: range) -> Iterator[Step]:
-        # Padded with copies of the last row: at one batch shape, neighbours change nothing.
-        index = torch.tensor([*rows, *[rows[-1]] * (draw.batch - len(rows))])
-        noise = Noise([draw.seeds[i] for i in index.tolist()])
-        work = torch.float64 if draw.dtype == torch.float64 else torch.float32
-        latent = self.codec.latent_shape(draw.shape)
-        like = torch.zeros((draw.batch, *latent), dtype=work)
-        scale = draw.guidance
-        if isinstance(scale, Tensor) and scale.ndim:
-            scale = scale[index]
-        denoiser: Denoiser = self.prepared(draw.dtype)
-        if SELF in self.denoiser.net.accepts.channels:
-            denoiser = guidance.SelfConditioning(denoiser)
-        condition = None if draw.condition is None else draw.condition.rows(index)
-        guided: Denoiser
-        if not isinstance(scale, Tensor) and scale == 1:
-            guided = denoiser
-        else:
-            guided = guidance.ClassifierFree(denoiser, scale)
-        if draw.start is None:
-            process = denoiser.process
-            x = process.prior(noise, like, float(draw.grid[0]))
-        else:
-            if tuple(draw.start.shape) != (len(draw.seeds), *latent):
-                raise ShapeError(
-                    f"start has shape {tuple(draw.start.shape)}; "
-                    f"this call needs {(len(draw.seeds), *latent)}"
-                )
-            x = draw.start[index].to(work)
-        guided, sampler = self._clipping(guided, draw.sampler)
-        for step in samplers.sample(guided, sampler, draw.grid, x, condition, noise):
-            yield replace(step, x=step.x[: len(rows)], x0=step.x0[: len(rows)])
-
 
 def _warned(text: str) -> None:
     # From whoever called `sample`.
     warnings.warn(text, stacklevel=5)
-
-
-def _whole(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{name} {value!r} is not a whole number from 1")
-    return value
-
-
-def _grid_in_name(
-    grid: str | Tensor | None, sampler: str | Sampler | None
-) -> tuple[str | Tensor | None, str | Sampler | None]:
-    """Split "DPM++ 2M Karras", as older versions of other tools spell sampler and grid in one."""
-    if isinstance(sampler, str) and grid is None and sampler.lower().endswith(" karras"):
-        return "karras", sampler[: -len(" karras")]
-    return grid, sampler
-
-
-def precision(name: str, net: torch.nn.Module) -> torch.dtype:
-    """The type a network is run in; "auto" is bfloat16 where it is native and worth the loss."""
-    table = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-    if name in table:
-        return table[name]
-    if name != "auto":
-        raise UsageError(f"dtype {name!r} is unknown; use auto, {', '.join(table)}")
-    # Below this a network is quick either way, and float32 costs nothing in quality.
-    large = sum(p.numel() for p in net.parameters()) >= 5_000_000
-    return best_dtype() if large else torch.float32

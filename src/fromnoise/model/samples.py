@@ -9,6 +9,9 @@ from torch import Tensor
 
 from fromnoise.core.images import grid_image, png_bytes, to_pil
 
+EACH = ("seeds", "label", "prompt", "negative", "guidance")
+"""What of a recipe may be a list with one entry for each sample."""
+
 
 class Samples(Sequence[Any]):
     """The samples of one call, in data space.
@@ -47,13 +50,15 @@ class Samples(Sequence[Any]):
 def part_of(recipe: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     """The recipe of some samples of a call: what was given for each is cut down with them."""
     count = len(recipe["seeds"])
-    each = ("seeds", "label", "prompt", "guidance")
-    cut = {
-        key: [value[i] for i in rows]
-        for key, value in recipe.items()
-        if key in each and isinstance(value, list) and len(value) == count
-    }
-    return {**recipe, **cut}
+
+    def cut(value: Any) -> Any:
+        each = isinstance(value, list) and len(value) == count
+        return [value[i] for i in rows] if each else value
+
+    part = {key: cut(value) if key in EACH else value for key, value in recipe.items()}
+    if "inputs" in part:
+        part["inputs"] = {name: cut(value) for name, value in part["inputs"].items()}
+    return part
 
 
 def sheet(tensor: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:

@@ -4,14 +4,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
-
 from fromnoise.core.errors import UsageError
 from fromnoise.core.images import png_bytes
+from fromnoise.guidance import Decode
 from fromnoise.model.samples import sheet
 from fromnoise.samplers import Step
-
-Decode = Callable[[Tensor], Tensor]
 
 SHOWN = 64
 """The most samples a preview shows."""

@@ -14,17 +14,21 @@ from fromnoise.nets.dit import DiT
 from fromnoise.nets.gan import GAN, Discriminator
 from fromnoise.nets.guided_diffusion import CLASSIFIERS, FLAGS, ClassifierFlags, Flags
 from fromnoise.nets.hvae import HVAE
+from fromnoise.nets.image_text import ImageText
 from fromnoise.nets.levels import AttentionStyle
 from fromnoise.nets.mlp import MLP
 from fromnoise.nets.presets import PRESETS
 from fromnoise.nets.unet import UNet
 from fromnoise.nets.vae import VAE, Autoencoder
+from fromnoise.nets.vector_transformer import VectorTransformer
 
 NETS = Kinds("network")
 NETS.register("unet")(UNet)
 NETS.register("mlp")(MLP)
 NETS.register("dit")(DiT)
 NETS.register("classifier")(Classifier)
+NETS.register("image_text")(ImageText)
+NETS.register("vector_transformer")(VectorTransformer)
 NETS.register("vae")(VAE)
 NETS.register("hvae")(HVAE)
 NETS.register("gan")(GAN)
@@ -71,8 +75,10 @@ __all__ = [
     "DiT",
     "Discriminator",
     "Flags",
+    "ImageText",
     "Network",
     "Style",
     "UNet",
+    "VectorTransformer",
     "build",
 ]

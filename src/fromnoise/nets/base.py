@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from fromnoise.core.config import Settings
 from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.layers.attention import active_hooks, hooked
-from fromnoise.layers.condition import Condition
+from fromnoise.layers.attention import active_hooks, moment, recalled
+from fromnoise.layers.condition import Condition, everywhere
 
 SELF = "self"
 
@@ -55,8 +55,12 @@ class Network(nn.Module, ABC):
     Returns (B, out_channels, *space). `time` is in the network's own units. Each size in `space`
     is a multiple of `divisor`; `accepts` says which slots of a condition it takes: all of them
     and no others. `checkpointing` trades memory for a second forward pass in training.
+    draws: whether its answer is a sample or leads to one; a classifier's is a reading of one.
+    guide: how to ask for one that does not draw as a guide of another model.
     """
 
+    draws = True
+    guide = "classifier:{run}"
     config: dict[str, Any]
     in_channels: int
     out_channels: int
@@ -96,12 +100,12 @@ class Network(nn.Module, ABC):
         """
         if not (self.checkpointing and torch.is_grad_enabled()):
             return part(*given)
-        hooks = active_hooks()
+        hooks, now = active_hooks(), moment()
         stepped: Tensor = checkpoint(
             part,
             *given,
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), hooked(*hooks)),
+            context_fn=lambda: (nullcontext(), recalled(hooks, now)),
         )
         return stepped
 
@@ -139,8 +143,9 @@ class Network(nn.Module, ABC):
         shape = (x.shape[0], count, *x.shape[2:])
         if name not in told.channels:
             return x.new_zeros(shape)
-        _check_shape(f"channels {name}", told.channels[name], shape)
-        return told.channels[name].to(x)
+        given = everywhere(told.channels[name], x.shape[2:])
+        _check_shape(f"channels {name}", given, shape)
+        return given.to(x)
 
     def vectors(self, batch: int, told: Condition) -> dict[str, Tensor]:
         """The raw vectors of every slot by name, checked."""

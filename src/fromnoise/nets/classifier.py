@@ -63,6 +63,8 @@ class Classifier(Descending):
     Reference: Dhariwal & Nichol 2021, section 4 and appendix I.
     """
 
+    draws = False
+
     def __init__(
         self,
         in_channels: int = 3,

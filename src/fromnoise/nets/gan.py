@@ -43,6 +43,8 @@ class Discriminator(Flat):
     shape: of a sample. width, depth: of the leaky linear layers. accepts: vectors it is told.
     """
 
+    draws = False
+
     def __init__(
         self,
         shape: Sequence[int] = (1, 8, 8),

@@ -1,17 +1,32 @@
 """Recipes: named functions → `Recipe`, the only place where choices are combined."""
 
-from fromnoise.recipes import cold, digits, finetune, neighbours, pictures, points
+from fromnoise.recipes import (
+    clip,
+    cold,
+    digits,
+    finetune,
+    guided,
+    maps,
+    neighbours,
+    pictures,
+    points,
+    text,
+)
 from fromnoise.recipes.base import RECIPES, Recipe, SamplingSettings, get
 
 __all__ = [
     "RECIPES",
     "Recipe",
     "SamplingSettings",
+    "clip",
     "cold",
     "digits",
     "finetune",
     "get",
+    "guided",
+    "maps",
     "neighbours",
     "pictures",
     "points",
+    "text",
 ]

@@ -14,6 +14,7 @@ from fromnoise.nets import build
 from fromnoise.nets.base import Network
 from fromnoise.nets.generator import Generator
 from fromnoise.training.draws import Draws
+from fromnoise.training.dropout import Dropout
 from fromnoise.training.objective import Objective, Phase, Samples, condition_of
 from fromnoise.training.settings import GanSettings
 
@@ -41,6 +42,7 @@ class Adversarial(Objective):
         super().__init__()
         self.denoiser = denoiser
         self.conditioning = conditioning
+        self.dropout = Dropout(settings.condition_dropout, conditioning)
         self.discriminator = discriminator
         self.settings = settings
 
@@ -56,8 +58,9 @@ class Adversarial(Objective):
     def phases(self, batch: Samples, draws: Draws) -> Iterator[Phase]:
         real = batch.x.to(next(self.denoiser.net.parameters()).device)
         chance = draws.noise.uniform(torch.empty(len(real), 1))[:, 0]
-        dropout = self.settings.condition_dropout if self.training else 0.0
-        condition = condition_of(self.conditioning, batch, chance, dropout, real.device)
+        dropout = self.dropout if self.training else None
+        condition = condition_of(self.conditioning, batch, chance, dropout, draws.noise)
+        condition = None if condition is None else condition.to(real.device)
         with torch.no_grad():
             fake = self._made(draws, real, condition)
         loss = softplus(-self.judged(real, condition)) + softplus(self.judged(fake, condition))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
@@ -14,11 +14,13 @@ from fromnoise.core.randomness import Noise
 from fromnoise.core.tensors import expand, flat_mean
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
+from fromnoise.encoders.prompts import escaped
 from fromnoise.layers.condition import Condition
 from fromnoise.nets.base import SELF, Network
 from fromnoise.processes import Process
 from fromnoise.schedules import Scales
 from fromnoise.training.draws import Draws, derive
+from fromnoise.training.dropout import Dropout, Shares
 from fromnoise.training.settings import Choice, ObjectiveSettings
 from fromnoise.training.steering import Steering
 from fromnoise.training.time_sampling import TIME_SAMPLINGS, TimeSampling
@@ -30,10 +32,15 @@ MAIN = "main"
 
 _GIVEN: dict[str, Callable[[Any], Any]] = {
     "label": attrgetter("label"),
-    "prompt": attrgetter("caption"),
+    "prompt": lambda batch: _meant(batch.caption),
     "augment": attrgetter("augment"),
 }
 """What a batch knows of each input a network may be told, by the input's name."""
+
+
+def _meant(captions: Sequence[str] | None) -> list[str] | None:
+    # A caption is no prompt: its brackets and colons are text.
+    return None if captions is None else [escaped(caption) for caption in captions]
 
 
 class Samples(Protocol):
@@ -48,6 +55,8 @@ class Samples(Protocol):
     def label(self) -> Tensor | None: ...
     @property
     def caption(self) -> Sequence[str] | None: ...
+    @property
+    def given(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,13 @@ class Phase:
 
 
 class Objective(nn.Module, ABC):
-    """What is trained, with all its state: everything in its `state_dict` is checkpointed."""
+    """What is trained, with all its state: everything in its `state_dict` is checkpointed.
+
+    splits: whether a step may be split over micro-steps and processes, each sample's loss being its
+    own.
+    """
+
+    splits = True
 
     @abstractmethod
     def phases(self, batch: Samples, draws: Draws) -> Iterable[Phase]:
@@ -161,7 +176,7 @@ class Denoising(Objective):
     of w·out²·(F − F*)²: for the weighting `simple` that is exactly the squared error of F, and
     nothing is lost to cancellation where out is large.
 
-    condition_dropout: share of samples told nothing (Ho & Salimans 2022, algorithm 1).
+    condition_dropout: share of samples told nothing, or shares by input (see `Dropout`).
     self_conditioning: share of samples that are shown the detached belief the network forms
     without (Chen et al. 2023, "Analog Bits", algorithm 1); the network must take channels "self".
     bound: how the bound that trains a learned variance is used.
@@ -178,7 +193,7 @@ class Denoising(Objective):
         conditioning: Conditioning,
         weighting: Weighting,
         time_sampling: TimeSampling,
-        condition_dropout: float = 0.0,
+        condition_dropout: Shares = 0.0,
         self_conditioning: float = 0.0,
         bound: Bound = _HYBRID,
         noising: Noising = _PLAIN,
@@ -189,7 +204,7 @@ class Denoising(Objective):
         self.conditioning = conditioning
         self.weighting = weighting
         self.time_sampling = time_sampling
-        self.condition_dropout = condition_dropout
+        self.dropout = Dropout(condition_dropout, conditioning)
         self.self_conditioning = self_conditioning
         self.bound = bound
         self.noising = noising
@@ -241,8 +256,9 @@ class Denoising(Objective):
             x = process.corrupt(x0, t, inside)
             if self.steering is not None:
                 x = self.steering(x, t)
-            dropout = self.condition_dropout if self.training else 0.0
-            condition = condition_of(self.conditioning, batch, chances[:, 0], dropout, x0.device)
+            dropout = self.dropout if self.training else None
+            condition = condition_of(self.conditioning, batch, chances[:, 0], dropout, draws.noise)
+            condition = None if condition is None else condition.to(x0.device)
         if self.self_conditioning:
             show = chances[:, 1] < self.self_conditioning
             condition = self._shown(x, t, condition, show.to(x0.device))
@@ -325,23 +341,35 @@ def condition_of(
     conditioning: Conditioning,
     batch: Samples,
     chance: Tensor,
-    dropout: float,
-    device: torch.device,
+    dropout: Dropout | None,
+    noise: Noise,
 ) -> Condition | None:
-    """What a network is told of a batch, nothing of samples whose `chance` (B,) is under `dropout`.
+    """What a network is told of a batch, but for what `dropout` leaves out.
 
-    None where it takes no condition.
+    An input is what the batch was given under its name, else what `_GIVEN` reads of the batch,
+    else what its encoder makes of the samples. None where the network takes no condition.
+
+    chance: a number on [0, 1) for each sample, which decides whether it is told nothing at all.
+    noise: draws the rest; nothing, where neither dropout nor an encoder leaves more to chance.
+    Raises UsageError for an input that the data knows nothing of.
     """
     names = conditioning.names
     if not names:
         return None
-    known = {name: _GIVEN[name](batch) for name in names if name in _GIVEN}
-    raw = {name: value for name, value in known.items() if value is not None}
-    condition = conditioning(raw, batch.x.shape[0])
-    if dropout:
-        condition = conditioning.drop(condition, chance >= dropout)
-    told: Condition = condition.to(device)
-    return told
+    known = {name: batch.given.get(name) for name in names}
+    for name in set(known) & set(_GIVEN):
+        if known[name] is None:
+            known[name] = _GIVEN[name](batch)
+    raw = conditioning.drawn(known, noise, batch.x)
+    for name in names:
+        if name not in raw and name not in _GIVEN:
+            gives = ", ".join(sorted(batch.given)) or "nothing besides labels and captions"
+            raise UsageError(
+                f"the model is to be told a {name}, which this data does not know; it gives {gives}"
+            )
+    keep = None if dropout is None else dropout.keep(names, chance, noise)
+    told: Condition = conditioning(raw, len(chance), batch.x.shape[2:], keep)
+    return replace(told, null=None)
 
 
 def with_belief(condition: Condition | None, belief: Tensor) -> Condition:

@@ -5,6 +5,8 @@ from typing import Any
 
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
+from fromnoise.training.classifier import classifier
+from fromnoise.training.contrastive import contrastive
 from fromnoise.training.gan import gan
 from fromnoise.training.objective import Objective, denoising
 from fromnoise.training.settings import AnyObjective
@@ -15,7 +17,14 @@ Maker = Callable[[NetworkDenoiser, Conditioning, Any, int | None], Objective]
 """What makes an objective of a denoiser, what it is told, its settings and the data's levels."""
 
 
-OBJECTIVES: Mapping[str, Maker] = {"denoising": denoising, "vdm": vdm, "vae": vae, "gan": gan}
+OBJECTIVES: Mapping[str, Maker] = {
+    "denoising": denoising,
+    "vdm": vdm,
+    "vae": vae,
+    "gan": gan,
+    "classifier": classifier,
+    "contrastive": contrastive,
+}
 """The `kind` of objective settings → what makes the objective."""
 
 

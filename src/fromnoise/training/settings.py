@@ -12,6 +12,14 @@ from fromnoise.core.errors import UsageError
 Choice = str | dict[str, Any]
 """A kind by name, or with its arguments: {"kind": "min_snr", "gamma": 5}."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Dropped = Share | dict[str, Share]
+"""A share of samples, or shares by input: {"all": 0.1, "prompt": 0.2}."""
+
+_DROPPED = (
+    "Share of samples trained without their condition; or by input, with `all` for all at once."
+)
+
 
 class ObjectiveSettings(Settings):
     """What the network is trained to do."""
@@ -25,9 +33,7 @@ class ObjectiveSettings(Settings):
         description="How noise levels are drawn: uniform, low_discrepancy, log_normal, "
         "logit_normal, index or loss_second_moment.",
     )
-    condition_dropout: float = Field(
-        0.0, ge=0, le=1, description="Share of samples trained without their condition."
-    )
+    condition_dropout: Dropped = Field(0.0, description=_DROPPED)
     self_conditioning: float = Field(
         0.0, ge=0, le=1, description="Share of samples that are shown the last belief."
     )
@@ -54,9 +60,7 @@ class VdmSettings(Settings):
     """Variational diffusion: the bound itself, over a schedule that may learn."""
 
     kind: Literal["vdm"] = Field("vdm", description="What is trained.")
-    condition_dropout: float = Field(
-        0.0, ge=0, le=1, description="Share of samples trained without their condition."
-    )
+    condition_dropout: Dropped = Field(0.0, description=_DROPPED)
     learn_schedule: bool = Field(
         True, description="Train the schedule as well, for a bound that varies less."
     )
@@ -66,9 +70,7 @@ class VaeSettings(Settings):
     """A variational autoencoder: reconstruction, and what the latents cost."""
 
     kind: Literal["vae"] = Field("vae", description="What is trained.")
-    condition_dropout: float = Field(
-        0.0, ge=0, le=1, description="Share of samples trained without their condition."
-    )
+    condition_dropout: Dropped = Field(0.0, description=_DROPPED)
     beta: float = Field(1.0, ge=0, description="Weight of the divergence; 1 is the bound.")
     warmup: int = Field(0, ge=0, description="Steps over which that weight rises from 0.")
     free_nats: float = Field(
@@ -83,11 +85,31 @@ class GanSettings(Settings):
 
     kind: Literal["gan"] = Field("gan", description="What is trained.")
     discriminator: dict[str, Any] = Field(description="The network that tells data from samples.")
-    condition_dropout: float = Field(
-        0.0, ge=0, le=1, description="Share of samples trained without their condition."
-    )
+    condition_dropout: Dropped = Field(0.0, description=_DROPPED)
     penalty: float = Field(
         1.0, ge=0, description="Weight of the discriminator's squared slope at real data."
+    )
+
+
+class ClassifierSettings(Settings):
+    """A classifier of noisy samples, told how noisy they are."""
+
+    kind: Literal["classifier"] = Field("classifier", description="What is trained.")
+    time_sampling: Choice = Field(
+        "low_discrepancy", description="How noise levels are drawn, as for denoising."
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each label that is spread over all classes."
+    )
+
+
+class ContrastiveSettings(Settings):
+    """An image-text model: which caption belongs to which picture."""
+
+    kind: Literal["contrastive"] = Field("contrastive", description="What is trained.")
+    time_sampling: Choice = Field(
+        "low_discrepancy",
+        description="How noise levels are drawn, as for denoising, for a model of noisy pictures.",
     )
 
 
@@ -101,7 +123,9 @@ AnyObjective = Annotated[
     Annotated[ObjectiveSettings, Tag("denoising")]
     | Annotated[VdmSettings, Tag("vdm")]
     | Annotated[VaeSettings, Tag("vae")]
-    | Annotated[GanSettings, Tag("gan")],
+    | Annotated[GanSettings, Tag("gan")]
+    | Annotated[ClassifierSettings, Tag("classifier")]
+    | Annotated[ContrastiveSettings, Tag("contrastive")],
     Discriminator(_kind),
 ]
 """What can be trained, told apart by its `kind`; `objectives` builds each."""

@@ -11,6 +11,7 @@ from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.nets.vae import Autoencoder
 from fromnoise.training.draws import Draws
+from fromnoise.training.dropout import Dropout
 from fromnoise.training.objective import Objective, Phase, Samples, condition_of
 from fromnoise.training.settings import VaeSettings
 
@@ -39,6 +40,7 @@ class Variational(Objective):
         super().__init__()
         self.denoiser = denoiser
         self.conditioning = conditioning
+        self.dropout = Dropout(settings.condition_dropout, conditioning)
         self.settings = settings
         self.levels = levels
         self.register_buffer("taken", torch.zeros(()))
@@ -50,8 +52,9 @@ class Variational(Objective):
         x0 = batch.x.to(next(self.denoiser.net.parameters()).device)
         chance = draws.noise.uniform(torch.empty(len(x0), 1))[:, 0]
         noise = draws.noise.normal(x0)
-        dropout = self.settings.condition_dropout if self.training else 0.0
-        condition = condition_of(self.conditioning, batch, chance, dropout, x0.device)
+        dropout = self.dropout if self.training else None
+        condition = condition_of(self.conditioning, batch, chance, dropout, draws.noise)
+        condition = None if condition is None else condition.to(x0.device)
         passage = autoencoder(self.denoiser).passage(x0, noise, condition)
         lost = -passage.output.log_prob(x0, self.levels).mean()
         cost = torch.stack([self._charged(kl).mean() for kl in passage.kl]).sum()

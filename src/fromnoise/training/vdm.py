@@ -13,6 +13,7 @@ from fromnoise.denoisers import Denoiser, NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.layers.condition import Condition
 from fromnoise.training.draws import Draws
+from fromnoise.training.dropout import Dropout
 from fromnoise.training.objective import MAIN, Objective, Phase, Samples, condition_of
 from fromnoise.training.settings import VdmSettings
 
@@ -48,6 +49,7 @@ class VariationalDiffusion(Objective):
             raise UsageError("variational diffusion needs plain noise: a gaussian process")
         self.denoiser = denoiser
         self.conditioning = conditioning
+        self.dropout = Dropout(settings.condition_dropout, conditioning)
         self.settings = settings
         self.levels = levels
 
@@ -63,8 +65,9 @@ class VariationalDiffusion(Objective):
     def phases(self, batch: Samples, draws: Draws) -> Iterator[Phase]:
         x0 = batch.x.to(next(self.denoiser.net.parameters()).device)
         chance = draws.noise.uniform(torch.empty(len(x0), 1))[:, 0]
-        dropout = self.settings.condition_dropout if self.training else 0.0
-        condition = condition_of(self.conditioning, batch, chance, dropout, x0.device)
+        dropout = self.dropout if self.training else None
+        condition = condition_of(self.conditioning, batch, chance, dropout, draws.noise)
+        condition = None if condition is None else condition.to(x0.device)
         bits = 1.0 / (x0[0].numel() * math.log(2.0))
         walked = self._walked(x0, condition, draws, torch.arange(len(x0)))
         ends = prior_loss(self.denoiser, x0) + self._decoded(x0, draws)
