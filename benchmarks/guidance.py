@@ -86,7 +86,7 @@ def measured(yard: Yardstick, x: Tensor, label: Tensor) -> dict[str, Estimate]:
 def sweep(models: Mapping[str, Model], yard: Yardstick, options: argparse.Namespace) -> Found:
     """Every way at every scale; prints a line of each as it comes."""
     label = [i % 10 for i in range(options.samples)]
-    print(f"{'way':34s}{'w':>5s}" + "".join(f"{key.replace('_', ' '):>24s}" for key in MEASURES))
+    print(f"{'way':34s}{'w':>5s}" + "".join(f"{key.replace('_', ' '):>26s}" for key in MEASURES))
     found: Found = {}
     for way, (name, draw) in ways(models).items():
         found[way] = {}
@@ -109,7 +109,7 @@ def row(way: str, scale: str, figures: Mapping[str, Estimate]) -> str:
     for key in MEASURES:
         if key in figures:
             one = figures[key]
-            line += f"{f'{one.value:.3f} ({one.low:.3f} to {one.high:.3f})':>24s}"
+            line += f"{f'{one.value:.3f} ({one.low:.3f} to {one.high:.3f})':>26s}"
     return line
 
 

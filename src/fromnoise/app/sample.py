@@ -17,6 +17,7 @@ from fromnoise.app.requests import SampleRequest, Sampling
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder
 from fromnoise.core.images import to_pil, write_png
+from fromnoise.data.embedded import EMBEDDING
 from fromnoise.explain import film
 from fromnoise.interop import builtin, hub
 from fromnoise.interop.loading import load
@@ -146,8 +147,8 @@ def draw_arguments(model: Model, request: Sampling) -> dict[str, Any]:
     label, prompt = labels(request.label, request.count, model), request.prompt
     inputs = told_inputs(request.input)
     if request.prior is not None:
-        if prior.EMBEDDING in inputs:
-            raise UsageError(f"--prior draws the {prior.EMBEDDING}; leave out --input, or --prior")
+        if EMBEDDING in inputs:
+            raise UsageError(f"--prior draws the {EMBEDDING}; leave out --input, or --prior")
         inputs |= prior.drawn(model, request, label)
         label = prompt = None
     return {

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +13,7 @@ from fromnoise.core.errors import ShapeError
 OVERLAP = 0.5
 """Intersection over union from which on a box counts as found."""
 
-_RECALLS = 101
+_LEVELS = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,18 @@ class Matched:
         The highest precision at or beyond each of 101 recalls from 0 to 1, averaged, as COCO's
         evaluation has it (Lin et al. 2014).
         """
-        known = float((self.things * weight).sum())
+        # By numpy: resampling asks for it some thousand times, and the arrays are short.
+        times = weight.double().numpy()
+        known = float(self.things.numpy() @ times)
         if known == 0:
             return None
-        counted = weight[self.picture].double()
-        right = (self.right * counted).cumsum(0)
-        found = counted.cumsum(0)
-        recall, precision = right / known, right / found.clamp(min=1e-12)
+        counted = times[self.picture.numpy()]
+        right = np.cumsum(self.right.numpy() * counted)
+        recall, precision = right / known, right / np.maximum(np.cumsum(counted), 1e-12)
         # From here on, the best that any later point reaches.
-        best = precision.flip(0).cummax(0).values.flip(0)
-        levels = torch.linspace(0, 1, _RECALLS, dtype=torch.float64)
-        place = torch.searchsorted(recall.contiguous(), levels - 1e-12)
-        reached = place < len(recall)
-        return float(best[place[reached]].sum() / _RECALLS) if len(recall) else 0.0
+        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+        place = np.searchsorted(recall, _LEVELS - 1e-12)
+        return float(best[place].sum() / len(_LEVELS))
 
 
 def match(found: Sequence[Boxes], true: Sequence[Boxes], classes: int) -> list[Matched]:

@@ -1,4 +1,4 @@
-"""Does a picture show the label map it was asked for? Read back, without having learned anything."""
+"""Does a picture show the label map it was asked for? Read back, without learning anything."""
 
 from collections.abc import Mapping
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.core.errors import UsageError
-from fromnoise.evaluate.intervals import LEVEL, Estimate
+from fromnoise.evaluate.intervals import LEVEL, RESAMPLES, Estimate
 from fromnoise.evaluate.learners import Examples, Learner, Score
 
 KEYS: Mapping[str, str] = {
@@ -32,7 +32,6 @@ KEYS: Mapping[str, str] = {
 """Each entry that `--usefulness` writes into `evaluation.json` → what it means."""
 
 REGIMES = ("all", "few")
-_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _estimate(runs: Sequence[Score], weight: Tensor, less: Sequence[Score] = ())
     generator = torch.Generator().manual_seed(0)
     places = weight.nonzero()[:, 0]
     found = []
-    for _ in range(_RESAMPLES):
+    for _ in range(RESAMPLES):
         picked = places[torch.randint(len(places), (len(places),), generator=generator)]
         again = torch.bincount(picked, minlength=len(weight)).double()
         difference = _mean(_again(runs, generator), again)

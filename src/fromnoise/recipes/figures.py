@@ -114,5 +114,9 @@ FIGURES = {
         "held-out loss 0.158: shapes and colours of signs, none to be recognised; 14 minutes of "
         "one core (`fromnoise train emoji`)"
     ),
+    "digits-classifier": (
+        "held-out accuracy 0.986 without noise, 0.811 at t = 0.5, 0.323 at t = 0.8; 2.5 minutes of "
+        "one core of a shared machine (`fromnoise evaluate runs/digits-classifier`)"
+    ),
 }
 """Recipe → its figures, from `evaluation.json`, and the command that measured them."""
