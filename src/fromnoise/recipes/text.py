@@ -68,7 +68,7 @@ def emoji_text() -> Recipe:
         encoders={"prompt": _text(1500, 20, 2)},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
         train=_train(7000, 1e-3),
-        sampling=SamplingSettings(grid="uniform", steps=25, guidance=4.0),
+        sampling=SamplingSettings(grid="uniform", steps=25, guidance=2.5),
     )
 
 
