@@ -62,8 +62,7 @@ def runs(given: Mapping[str, Path | None]) -> dict[str, Model]:
 def ways(models: Mapping[str, Model]) -> dict[str, tuple[str, Draw]]:
     """Way → the model it draws from, and what it asks of it for p(x)·p(y | x)^w.
 
-    What it asks is empty where it cannot: less than the class it is told cannot be asked of a
-    classifier.
+    What it asks is empty where it cannot: a model that is told the class counts it once already.
     """
     classifier = models["classifier"]
 
@@ -72,7 +71,7 @@ def ways(models: Mapping[str, Model]) -> dict[str, tuple[str, Draw]]:
 
     return {
         "classifier, model told nothing": ("untold", guided),
-        "classifier, model told the class": ("told", lambda w: guided(w - 1) if w > 1 else {}),
+        "classifier, model told the class": ("told", lambda w: guided(w - 1) if w >= 1 else {}),
         "without a classifier": ("told", lambda w: {"guidance": w}),
     }
 

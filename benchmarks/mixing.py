@@ -4,9 +4,9 @@
 
 Two models are asked: `digits`, which learned whole labels only, and `digits-mix`, which learned
 that weights are chances. For each weight the same seeds are drawn, without guidance, and a reader
-of digits says how likely each is one class or the other. Of a mixture the mean is a straight line
-in the weight, and each single digit is one or the other; of what lies in between, many a digit is
-neither. The runs are trained first where they are not there.
+of digits says how likely each is one class or the other. Of a true mixture the mean is a straight
+line in the weight, and each single digit is one or the other; of what lies in between, many a digit
+is neither. The runs are trained first where they are not there.
 """
 
 import argparse
@@ -71,8 +71,8 @@ def plot(found: dict[str, dict[str, Any]], pair: Sequence[int], pictures: dict[s
     """The readings over the weight, a panel for each model, and some of what it drew below."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.0, 8.2), dpi=120, layout="constrained")
-    axes = figure.subplots(2, len(found), height_ratios=(1.0, 1.25))
+    figure = Figure(figsize=(10.0, 7.6), dpi=120, layout="constrained")
+    axes = figure.subplots(2, len(found), height_ratios=(1.0, 1.3))
     for column, (name, rows) in enumerate(found.items()):
         top, below = axes[0][column], axes[1][column]
         weights = [float(w) for w in rows]
@@ -88,6 +88,7 @@ def plot(found: dict[str, dict[str, Any]], pair: Sequence[int], pictures: dict[s
         top.grid(alpha=0.25, linewidth=0.6)
         top.legend(frameon=False)
         below.imshow(pictures[name], interpolation="nearest")
+        below.set_title("one noise a column, weight 0 at the top and 1 at the bottom", fontsize=9)
         below.set_axis_off()
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})

@@ -105,6 +105,7 @@ def test_what_does_not_classify_guides_nothing(
         assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_classifier_starts_from_another(classifier: Path, tmp_path: Path) -> None:
     out = tmp_path / "finer"
     asked = ["train", "digits-classifier", "--from", str(classifier), "--out", str(out)]

@@ -40,9 +40,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
 
     for module in (app, maps_figures):
         monkeypatch.setattr(module, "load", loaded)
-    monkeypatch.setattr(app, "_STEPS", {"accuracy": (20, 32), "miou": (2, 4), "ap50": (2, 4)})
+    how = {"accuracy": (20, 32, 1), "miou": (2, 4, 2), "ap50": (2, 4, 2)}
+    monkeypatch.setattr(app, "_HOW", how)
     monkeypatch.setattr(app, "_HELD_OUT", 60)
-    monkeypatch.setattr(app, "_SEEDS", (0, 1))
     return made
 
 
@@ -80,6 +80,7 @@ def test_classes_are_learned_from_real_drawn_and_both(run: Runs) -> None:
     assert any("gain" in line for line in found["said"])
 
 
+@pytest.mark.slow
 def test_maps_are_learned_as_pixels_and_as_boxes(run: Runs) -> None:
     found = ask(run(small()), usefulness=True, samples=50)
     assert set(found["usefulness"]) == {"miou", "ap50"}

@@ -27,7 +27,7 @@ def test_every_way_is_measured_at_every_scale(tmp_path: Path) -> None:
     scales = {way: list(rows) for way, rows in found["ways"].items()}
     assert scales == {
         "classifier, model told nothing": ["0", "1", "3"],
-        "classifier, model told the class": ["3"],
+        "classifier, model told the class": ["1", "3"],
         "without a classifier": ["0", "1", "3"],
     }
     for rows in found["ways"].values():

@@ -22,9 +22,8 @@ from fromnoise.model import Model
 from fromnoise.samplers import last
 
 _HELD_OUT = 1000
-_SEEDS = (0, 1, 2)
-_STEPS = {"accuracy": (400, 64), "miou": (150, 16), "ap50": (150, 16)}
-"""Steps and batch of each learner: a few seconds, and enough for real data to be learned from."""
+_HOW = {"accuracy": (400, 64, 3), "miou": (150, 16, 2), "ap50": (150, 16, 2)}
+"""Steps, batch and runs of each learner: enough for real data to be learned from in seconds."""
 
 
 def measure_usefulness(request: EvaluateRequest, reporter: Reporter) -> int:
@@ -44,8 +43,9 @@ def measure_usefulness(request: EvaluateRequest, reporter: Reporter) -> int:
     for learner in _learners(source, model):
         total = 2 * (1 + 2 * len(scales))
         found[learner.key] = []
+        seeds = range(_HOW[learner.key][2])
         with reporter.progress(f"learning from pictures ({learner.key})", total) as progress:
-            for one in usefulness(learner, real, tested, drawn, request.few, _SEEDS):
+            for one in usefulness(learner, real, tested, drawn, request.few, seeds):
                 found[learner.key].append(one)
                 progress.advance(len(found[learner.key]))
     _write(folder, found, real, tested, request)
@@ -63,9 +63,9 @@ def _scales(text: str) -> list[float]:
 
 def _learners(source: Asking, model: Model) -> list[Learner]:
     if isinstance(source, ByClass):
-        return [Classifier(len(model.card.classes), *_STEPS["accuracy"])]
+        return [Classifier(len(model.card.classes), *_HOW["accuracy"][:2])]
     classes = 1 + len(source.kinds)
-    return [Segmenter(classes, *_STEPS["miou"]), Detector(classes, *_STEPS["ap50"])]
+    return [Segmenter(classes, *_HOW["miou"][:2]), Detector(classes, *_HOW["ap50"][:2])]
 
 
 def _real(dataset: Dataset, most: int) -> Examples:
@@ -117,9 +117,9 @@ def _write(
 ) -> None:
     told = {
         key: {
-            "steps": _STEPS[key][0],
-            "batch": _STEPS[key][1],
-            "seeds": list(_SEEDS),
+            "steps": _HOW[key][0],
+            "batch": _HOW[key][1],
+            "runs": _HOW[key][2],
             "held_out": len(tested),
             "drawn": len(real),
             **summary(findings),

@@ -146,7 +146,7 @@ def shapes_decoder() -> Recipe:
         encoders={"embedding": {"kind": "vector", "width": WIDTH}},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
         train=TrainSettings(
-            steps=900,
+            steps=700,
             batch_size=64,
             learning_rate=1e-3,
             warmup=200,

@@ -55,7 +55,7 @@ def digits_classifier_guidance() -> Recipe:
 def digits_mix() -> Recipe:
     return on_digits(
         "digits-mix",
-        "Digits told weights of classes: half 3 and half 8 draws one or the other, as often.",
+        "Digits told weights of two classes as chances: half 3, half 8 is rather one of them.",
         "Ho & Salimans 2022 (guidance without a classifier); labels as chances: here",
         data={"kind": "mixed_labels", "whole": {"kind": "digits"}, "share": 0.5},
         process=_COSINE,

@@ -85,8 +85,9 @@ def pair_losses(near: Tensor, own: Tensor) -> Tensor:
     of_pictures = cross_entropy(near, own, reduction="none")
     # Column i: the caption of picture i, with all pictures, but for others of the same caption.
     columns = near[:, own]
-    same = own[:, None] == own[None, :]
-    others = columns.masked_fill(same & ~torch.eye(len(own), dtype=torch.bool), -torch.inf)
+    diagonal = torch.eye(len(own), dtype=torch.bool, device=own.device)
+    same = (own[:, None] == own[None, :]) & ~diagonal
+    others = columns.masked_fill(same, -torch.inf)
     place = torch.arange(len(own), device=near.device)
     of_captions = cross_entropy(others.T, place, reduction="none")
     return (of_pictures + of_captions) / 2.0
