@@ -16,4 +16,13 @@ BENCHMARKS = (
     "steps",
 )
 
-LONG = ("optimizers", "ablations", "neighbours", "guidance", "mixing", "words", "text_guidance")
+LONG = (
+    "optimizers",
+    "ablations",
+    "neighbours",
+    "guidance",
+    "mixing",
+    "words",
+    "text_guidance",
+    "prior",
+)

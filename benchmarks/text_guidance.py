@@ -25,12 +25,12 @@ from fromnoise.guidance.classifier import Through
 from fromnoise.interop.loading import load
 from fromnoise.model import Model, Samples
 
-_SEED = 1_000_003
+SEED = 1_000_003
 
 
 def captions(count: int) -> list[str]:
     """Captions of scenes of another seed."""
-    dataset = Shapes(size=32, count=count, seed=_SEED)
+    dataset = Shapes(size=32, count=count, seed=SEED)
     return [dataset.scene(i).caption for i in range(count)]
 
 

@@ -14,13 +14,14 @@ from training.group import Group
 
 from fromnoise import codecs, data, encoders, nets, parameterizations, processes, schedules
 from fromnoise.app import dataset as drawing
+from fromnoise.app import provenance
 from fromnoise.app.dataset import as_dataset
 from fromnoise.app.dataset_asking import evened
 from fromnoise.app.dataset_folder import DatasetFolder, folder_names
 from fromnoise.app.dataset_keeping import map_fault
 from fromnoise.app.reporting import Silent
 from fromnoise.app.requests import SampleRequest
-from fromnoise.app.sample import sample
+from fromnoise.app.sample import again, sample
 from fromnoise.core.errors import DiskError, FileError, FromNoiseError, UsageError
 from fromnoise.core.files import write_json
 from fromnoise.data.annotations import Instance, instances, read_yolo
@@ -319,6 +320,83 @@ def test_only_the_formats_asked_for_are_written(maps: Path, loading: None, tmp_p
     assert (tmp_path / "set" / "data.yaml").is_file()
 
 
+def test_maps_have_the_size_of_the_pictures(maps: Path, loading: None, tmp_path: Path) -> None:
+    out, (width, height) = tmp_path / "set", (64, 96)
+    draw(maps, out, count=3, width=width, height=height)
+    fresh = Maps(32, 2**31 - 1, seed=1)
+    found = json.loads((out / "annotations" / "instances_train.json").read_text())
+    check_coco(found, NAMES[1:])
+    for image in found["images"]:
+        seed = int(Path(image["file_name"]).stem)
+        assert (image["width"], image["height"]) == (width, height)
+        ids = fresh.given(np.array([seed]))[MAP][0].numpy().astype(np.uint8)
+        nearest = Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)
+        mask = np.asarray(Image.open(out / "masks" / "train" / f"{seed:06d}.png"))
+        assert np.array_equal(mask, np.asarray(nearest))
+        assert Image.open(out / "train" / image["file_name"]).size == (width, height)
+        read = read_yolo((out / "train" / "labels" / f"{seed:06d}.txt").read_text(), height, width)
+        boxes = [thing.box for thing in instances(mask)]
+        assert np.allclose([box for _, box in read], boxes, atol=1e-6)
+
+
+def test_a_picture_of_a_map_carries_it_and_is_drawn_again(
+    maps: Path, loading: None, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    draw(maps, out, count=6)
+    for seed in (3, 5):
+        path = out / "train" / "images" / f"{seed:06d}.png"
+        done, _ = again(path, str(maps / "model"))
+        assert done.same and not done.notes
+        mask = np.asarray(Image.open(out / "masks" / "train" / f"{seed:06d}.png"))
+        assert provenance.read(path).draw.inputs == {MAP: mask.tolist()}
+
+
+def test_what_else_a_model_is_told_stays_beside_the_map(
+    maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = encoders.Conditioning(
+        {MAP: encoders.LabelMap(NAMES), "size": encoders.Attributes({"height": (0.0, 2.0)})}
+    )
+    null = told.null(1)
+    accepts = {
+        "channels": {name: value.shape[1] for name, value in null.channels.items()},
+        "vector": {name: value.shape[1] for name, value in null.vector.items()},
+    }
+    net = nets.build({**get("maps-to-pictures").net, "channels": 8, "accepts": accepts})
+    denoiser = NetworkDenoiser(net, processes.Gaussian(schedules.cosine()), parameterizations.V())
+    model = Model(denoiser, (3, 32, 32), codecs.Identity(), told, Defaults(steps=2), Card("both"))
+    monkeypatch.setattr(drawing, "load", lambda _: model)
+    draw(maps, tmp_path / "set", count=2, input=['size={"height": 0.5}'])
+    for _, path in files(tmp_path / "set" / "train"):
+        inputs = provenance.read(path).draw.inputs
+        assert set(inputs) == {MAP, "size"} and inputs["size"] == {"height": 0.5}
+    with pytest.raises(UsageError, match="leave out --input map="):
+        draw(maps, tmp_path / "other", count=2, input=["map=[[1]]"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_nothing_is_trained_for_a_request_that_is_refused(
+    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[Any] = []
+
+    def keeping(*_: Any) -> Any:
+        asked_for.append(1)
+        return drawing.Everything()
+
+    monkeypatch.setattr(drawing, "keeping", keeping)
+    with pytest.raises(UsageError, match="unknown sampler"):
+        draw(classes, tmp_path / "set", keep="classifier", sampler="nope")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match="is not empty"):
+        draw(classes, tmp_path / "mine", keep="classifier")
+    assert not asked_for
+    draw(classes, tmp_path / "set", keep="classifier")
+    assert asked_for
+
+
 def test_the_reader_drops_what_does_not_show_its_map(
     maps: Path, loading: None, tmp_path: Path
 ) -> None:
@@ -354,6 +432,7 @@ def test_folders_of_classes_are_apart_and_can_be_made() -> None:
         ({"classes": "cat"}, "unknown class 'cat'"),
         ({"classes": ","}, "names no class"),
         ({"classes": "7"}, "unknown class '7'"),
+        ({"classes": "²"}, "unknown class '²'"),
         ({"label": "1"}, "--classes in place of --label"),
         ({"film": True}, "no film strip"),
         ({"formats": "coco"}, "without masks or boxes"),
@@ -386,7 +465,10 @@ def test_other_folders_and_other_requests_are_left_alone(classes: Path, tmp_path
     (mine / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match=r"is not empty and holds no dataset\.json"):
         draw(classes, mine)
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
     assert (mine / "notes.txt").read_text() == "mine"
+    with pytest.raises(FileError, match="is a file, so nothing can be written"):
+        draw(classes, mine / "notes.txt")
     draw(classes, tmp_path / "set")
     before = contents(tmp_path / "set")
     with pytest.raises(UsageError, match="begun with count 10, not 12"):

@@ -44,7 +44,7 @@ def test_every_cell_is_what_its_recipe_draws(model: Path, tmp_path: Path) -> Non
         assert (draw.guidance, draw.steps) == ([1, 2, 4][cell["column"]], [2, 3][cell["row"]])
         assert draw.label == 1 and draw.seeds == [5]
         assert one["model"]["fingerprint"] == opened.fingerprint
-        arguments = draw.model_dump(exclude={"seeds", "start", "guide"})
+        arguments = draw.model_dump(exclude={"seeds", "start", "guide", "used"})
         again = opened.sample(1, seed=draw.seeds, **arguments)
         pixels = to_uint8(again.tensor)[0].repeat(8, 0).repeat(8, 1).repeat(3, 2)
         assert _found(sheet, pixels), cell
@@ -116,6 +116,33 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     said = capfd.readouterr()
     assert message in said.err and said.err.count("\n") == 1 and said.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "config": {}}', "[1]", "not JSON", ""])
+def test_a_file_beside_the_sheet_is_not_lost(
+    text: str, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, mine = tmp_path / "config.png", tmp_path / "config.json"
+    mine.write_text(text)
+    asked = ["grid", str(model), "--across", "steps=1,2", "--out", str(out)]
+    assert run(asked) == 2
+    said = capfd.readouterr().err
+    assert f"{mine} is there and not of a sheet" in said and said.count("\n") == 1
+    assert mine.read_text() == text and not out.exists()
+    mine.unlink()
+    assert run(asked) == 0
+    first = mine.read_bytes()
+    # That of an earlier sheet makes room for this one's.
+    assert run([*asked, "--seed", "3"]) == 0 and mine.read_bytes() != first
+
+
+def test_sizes_go_across(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    sizes = ["--across", "width=8,16", "--down", "height=8,16"]
+    assert run(["grid", str(model), *sizes, "--steps", "1", "--out", str(out)]) == 0
+    cells = json.loads(out.with_suffix(".json").read_text())["cells"]
+    shapes = [cell["samples"][0]["draw"]["shape"] for cell in cells]
+    assert shapes == [[1, 8, 8], [1, 8, 16], [1, 16, 8], [1, 16, 16]]
 
 
 def test_a_model_is_needed(capfd: pytest.CaptureFixture[str]) -> None:

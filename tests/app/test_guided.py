@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ import pytest
 from model.tiny import tiny, tiny_text
 from PIL import Image
 
+import fromnoise.app.dataset as app_dataset
+import fromnoise.app.grid as app_grid
+import fromnoise.app.sample as app_sample
 from fromnoise.cli.main import run
 from fromnoise.core.images import read_png_text
+from fromnoise.interop.loading import load
+from fromnoise.model import Model
 
 ONE_LINE = re.compile(r"^fromnoise: error: [^\n]+\n$")
 
@@ -52,6 +58,52 @@ def test_all_of_it_is_drawn_recorded_and_drawn_again_bit_for_bit(
     assert "CFG scale: 3" in lines[2]
     assert run(["sample", "--replay", str(out / "000001.png"), "--out", str(tmp_path)]) == 0
     assert "bit for bit" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "guide"), [("red.png", "similar:{}:3"), ("worse", "auto:{}:3")])
+def test_a_replay_says_what_is_not_the_same_any_more(
+    models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, guide: str
+) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    source = tmp_path / "models" / name
+    asked = [str(models / "text"), "a", "-n", "1", "--guide", guide.format(source)]
+    assert run(["sample", *asked, "--out", str(tmp_path)]) == 0
+    replay = ["sample", "--replay", str(tmp_path / "000000.png"), "--out", str(tmp_path)]
+    assert run(replay) == 0
+    if name == "red.png":
+        Image.fromarray(np.full((8, 8, 3), (0, 0, 255), np.uint8)).save(source)
+    else:
+        shutil.rmtree(source)
+        tiny_text(seed=2).save(source)
+    capfd.readouterr()
+    assert run(replay) == 1
+    said = capfd.readouterr().err
+    assert f"{source} is not the one it was drawn with" in said
+    assert "nothing recorded differs" not in said and "model's weights" not in said
+
+
+def test_a_guide_is_loaded_once_for_all_cells_and_batches(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def counted(source: str) -> Model:
+        loads.append(Path(source).name)
+        return load(source)
+
+    for room in (app_grid, app_dataset, app_sample):
+        monkeypatch.setattr(room, "load", counted)
+    guide = ["--guide", f"auto:{models / 'worse'}:1.5", "-n", "2"]
+    out = str(tmp_path / "sheet.png")
+    sheet = ["grid", str(models / "text"), "a", *guide, "--across", "guidance=1,2,3", "--out", out]
+    assert run(sheet) == 0
+    assert loads.count("worse") == 1
+    loads.clear()
+    folder = ["--as-dataset", str(tmp_path / "set"), "--batch-size", "1"]
+    tiny(seed=1).save(tmp_path / "worse-labels")
+    guide = ["--guide", f"auto:{tmp_path / 'worse-labels'}:1.5", "-n", "3"]
+    assert run(["sample", str(models / "labels"), *guide, *folder]) == 0
+    assert loads.count("worse-labels") == 1
 
 
 def test_a_colour_asked_for_is_seen(models: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from fromnoise import codecs, encoders, nets, parameterizations, processes, schedules
-from fromnoise.app.sample import told_inputs
+from fromnoise.app.sample import negative, number_of, told_inputs, weighed
 from fromnoise.cli.main import run
 from fromnoise.core.errors import UsageError
 from fromnoise.core.images import read_png_text
@@ -80,6 +80,16 @@ def test_inputs_are_opened_told_recorded_and_replayed(folder: Path) -> None:
     assert not torch.equal(drawn.tensor, mirrored.tensor)
 
 
+def test_a_replay_says_that_a_file_is_another_one(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--input", f"map={folder / 'map.png'}", "-n", "1", "--out", str(folder)]
+    assert run(["sample", str(folder / "model"), *asked]) == 0
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(folder / "map.png")
+    assert run(["sample", "--replay", str(folder / "000000.png"), "--out", str(folder)]) == 1
+    assert f"{folder / 'map.png'} is not the one it was drawn with" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -89,6 +99,9 @@ def test_inputs_are_opened_told_recorded_and_replayed(folder: Path) -> None:
         ("depth=map.png", "not told a depth; it takes low, map, size"),
         ('size={"height": 3}', "attribute 'height' is 3; this model knows 0 to 2"),
         ("size={height: 1}", "begins as JSON and is none"),
+        ("map=" + "[" * 3000, "nested deeper than 64 levels"),
+        ("map=[[1e999]]", "is not finite"),
+        ("map=[[" + "9" * 5000 + "]]", "begins as JSON and is none"),
         ("size=tall", "attributes are numbers by name"),
         ("low=5", "the low holds whole numbers"),
     ],
@@ -117,3 +130,12 @@ def test_texts_are_values_by_name() -> None:
     }
     with pytest.raises(UsageError, match="'map' is given twice"):
         told_inputs(["map=a.png", "map=b.png"])
+
+
+@pytest.mark.parametrize("text", ["²", "٣", "1²", "⑦", "", "-1", "1" * 5000])
+def test_only_plain_digits_are_a_number(text: str) -> None:
+    assert number_of(text) is None
+    assert weighed(text, ("a", "b")) == text and negative(text) == text
+    if text:
+        assert weighed(f"{text}:0.5+1:0.5", ("a", "b")) == {text: 0.5, "b": 0.5}
+    assert number_of("07") == 7 == weighed("7", ()) == negative(" 7 ")

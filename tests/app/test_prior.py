@@ -16,6 +16,7 @@ from fromnoise.recipes import Recipe
 
 TEXT = {"kind": "text", "vocabulary": 300, "length": 16, "width": 8, "depth": 1, "heads": 2}
 QUICK = {"steps": 2, "batch_size": 8, "validate_every": 0, "warmup": 0, "checkpoint_every": 0}
+QUICK |= {"sample_every": 0}
 
 
 def small(name: str, folder: Path, **changes: Any) -> Path:

@@ -1,6 +1,8 @@
 """Training on data of one's own: by a folder's name, with bad pictures, in many sizes."""
 
 import json
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from PIL import Image
 from fromnoise.app.sources import changing, config_of, onto
 from fromnoise.app.train import augmentation, build
 from fromnoise.cli.main import run
-from fromnoise.core.errors import UsageError
+from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import write_json
 from fromnoise.core.images import read_png_text
 from fromnoise.interop.loading import load
+from fromnoise.nets import build as build_network
 from fromnoise.recipes import RECIPES, get, pictures
 from fromnoise.training.draws import Draws
 from fromnoise.training.objectives import objective_of
@@ -132,7 +135,7 @@ def test_only_what_needs_no_arguments_is_known_by_name(
     with pytest.raises(UsageError) as error:
         config_of(name)
     known = str(error.value).partition("known: ")[2].split(", ")
-    assert known == ["digits", "emoji", "glyphs", "photos", "points", "shapes"]
+    assert known == ["digits", "emoji", "glyphs", "maps", "photos", "points", "shapes"]
     for kind in known:
         assert config_of(kind, size=8)["kind"] == kind
 
@@ -148,11 +151,30 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def captioned(scans: Path) -> Path:
+    """The same with captions, which take the place of classes."""
+    folder = scans.with_name("captioned")
+    shutil.copytree(scans, folder)
+    rows = ["file_name,text", *(f"{'ab'[i % 2]}/{i}.png,grey {i}" for i in range(4))]
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    return folder
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_every_recipe_is_brought_onto_pictures_or_says_why_not(name: str, scans: Path) -> None:
+def test_every_recipe_is_brought_onto_pictures_or_says_why_not(
+    name: str, scans: Path, captioned: Path
+) -> None:
     recipe = get(name)
-    if recipe.net["kind"] == "mlp":
-        with pytest.raises(UsageError, match=f"is pictures, and {name} is for points of 2 numbers"):
+    scans = captioned if "prompt" in recipe.encoders else scans
+    if recipe.data["kind"] == "embedded" and recipe.net["kind"] == "unet":
+        with pytest.raises(FileError, match="fromnoise data embed"):
+            onto(recipe, str(scans), max_bad=0.0)
+        return
+    net = build_network(recipe.net, device="meta")
+    if not net.spatial_dims:
+        says = f"is pictures, and {name} is for points of {net.in_channels} numbers"
+        with pytest.raises(UsageError, match=says):
             onto(recipe, str(scans), max_bad=0.0)
         return
     changed, dataset = onto(recipe, str(scans), max_bad=0.0)
@@ -161,8 +183,10 @@ def test_every_recipe_is_brought_onto_pictures_or_says_why_not(name: str, scans:
     assert made.shape == dataset.shape
     told = changed.encoders.get("label", {}).get("classes")
     assert told == (2 if "label" in recipe.encoders else None)
+    unknown = set(recipe.encoders) - {"label", "prompt", "augment"}
     objective = objective_of(changed.objective, made.denoiser, made.conditioning, dataset.levels)
-    with torch.no_grad():
+    refused = pytest.raises(UsageError, match="this data does not know")
+    with torch.no_grad(), refused if unknown else nullcontext():
         list(objective.eval().phases(dataset.batch([0, 1]), Draws.of_step(0, 0, range(2), 2)))
 
 

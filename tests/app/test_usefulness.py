@@ -53,7 +53,9 @@ def small(**changes: Any) -> Recipe:
 
 
 def ask(folder: Path, **more: Any) -> dict[str, Any]:
-    told = {"samples": 60, "steps": 1, "scales": "1,3", "few": 20, **more}
+    told = {"samples": 60, "steps": 1, **more}
+    if more.get("usefulness"):
+        told = {"scales": "1,3", "few": 20, **told}
     watcher = Silent()
     assert evaluate(EvaluateRequest(run=str(folder), **told), watcher) == 0
     found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.encoders.prompt_schedule import DEEPEST, at, schedule
+from fromnoise.encoders.prompt_schedule import DEEPEST, schedule
 from fromnoise.encoders.prompts import (
     BREAK,
     LONGEST,
@@ -194,11 +194,6 @@ def test_the_published_examples_of_schedules(prompt, expected):
 )
 def test_schedules_the_examples_leave_open(prompt, expected):
     assert schedule(prompt, STEPS) == expected
-
-
-def test_the_prompt_of_each_step():
-    prompts = schedule("[a:b:0.4]", STEPS)
-    assert "".join(at(prompts, i) for i in range(STEPS)) == "aaaabbbbbb"
 
 
 def test_impossible_schedules_are_refused():

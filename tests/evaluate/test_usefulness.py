@@ -112,6 +112,7 @@ def test_a_classifier_learns_what_can_be_seen() -> None:
     assert learner(wrong, tested, 0)(ones(20)) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "classes"), [(Segmenter, 2), (Detector, len(NAMES))])
 def test_dense_learners_learn_maps_and_repeat_themselves(
     maps: Examples, kind: type[Learner], classes: int

@@ -14,7 +14,7 @@ from fromnoise import processes, schedules
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.denoisers import Denoiser, GaussianDenoiser, NetworkDenoiser
 from fromnoise.encoders import Conditioning
-from fromnoise.guidance import Guide, named
+from fromnoise.guidance import Guide, Part, named
 from fromnoise.guidance.clip import clip
 from fromnoise.guidance.cutouts import Cutouts
 from fromnoise.guidance.matcher import Matcher
@@ -34,7 +34,7 @@ class Linear(Network):
     """A picture's numbers by a matrix: a tower whose gradient is known."""
 
     draws = False
-    size = SIDE
+    side = SIDE
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,9 @@ def test_it_goes_to_the_prompt_of_each_sample(noisy: bool) -> None:
     prompts = ["a star", "a circle", "two stars"]
     cut = None if noisy else Cutouts(3, 0.5)
     guide = clip(by, None, 2.0, cutouts=cut)
-    together = guided(guide.informed(lambda of: [(1.0, of({"prompt": prompts}, 3))]))(X, T).x0
+    together = guided(
+        guide.informed(lambda of: [(1.0, of({"prompt": prompts}, 3))], Part(torch.arange(3)))
+    )(X, T).x0
     for i, prompt in enumerate(prompts):
         one = slice(i, i + 1)
         alone = guided(clip(by, prompt, 2.0, cutouts=cut))(X[one], T[one]).x0
@@ -227,7 +229,41 @@ def test_it_goes_to_the_prompt_of_each_sample(noisy: bool) -> None:
     with pytest.raises(UsageError, match="needs one"):
         guided(guide)(X, T)
     with pytest.raises(UsageError, match="needs one"):
-        guide.informed(lambda of: [(1.0, of({}, 3))])
+        guide.informed(lambda of: [(1.0, of({}, 3))], Part(torch.arange(3)))
+
+
+def test_scales_are_those_of_the_samples_of_a_batch() -> None:
+    by, scale = matcher(noisy=True), torch.tensor([2.0, 0.0, 4.0])
+    guide = clip(by, "a star", scale)
+    rows = torch.tensor([2, 0, 2])
+    found = guided(guide.informed(lambda of: [(1.0, None)], Part(rows)))(X, T).x0
+    assert torch.equal(found, guided(clip(by, "a star", scale[rows]))(X, T).x0)
+    with pytest.raises(ShapeError, match="3 scales of a text given for 4"):
+        guide.check(4)
+
+
+def test_in_float64_it_reads_in_float64() -> None:
+    """A reader in float32 would answer a little differently to another batch."""
+    by = matcher(noisy=True).float()
+    fine = matcher(noisy=True).float().double()
+    torch.testing.assert_close(by.pictures(X, T), fine.pictures(X, T), rtol=1e-12, atol=1e-13)
+    assert by.reader.net.log_scale.dtype == torch.float32
+    assert by.pictures(X.float(), T).dtype == torch.float32
+    assert by.directions(torch.ones(2, 8), torch.float64).dtype == torch.float64
+
+
+def test_the_size_of_cut_outs_is_the_towers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def cut(self: Cutouts, pictures: Tensor, time: float, size: int) -> Tensor:
+        seen.append(size)
+        return pictures[None]
+
+    monkeypatch.setattr(Cutouts, "__call__", cut)
+    by = matcher()
+    guided(clip(by, "a star", 2.0))(X, T)
+    assert set(seen) == {SIDE}
+    assert Network.side is None
 
 
 def test_what_cannot_be_is_said() -> None:

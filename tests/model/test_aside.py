@@ -5,7 +5,7 @@ import torch
 from model.tiny import tiny
 
 from fromnoise import encoders, guidance, nets, parameterizations, processes, schedules
-from fromnoise.core.errors import UsageError
+from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.guidance import NoisyClassifier
 from fromnoise.model import Model
@@ -64,6 +64,34 @@ def test_the_label_of_the_call_is_each_samples_own(make) -> None:
     )
     assert (drawn.tensor - other.tensor)[[0, 2]].abs().max() > 1e-3
     assert drawn.recipe["label"] == label
+
+
+@pytest.mark.parametrize("make", [list, torch.tensor])
+def test_a_guides_own_labels_and_scales_are_each_samples(make) -> None:
+    """Of the call, whose batches are cut and filled up behind the guide's back."""
+    model, by, label, scale = tiny(), judge(["0", "1", "2"]), [2, 0, 1], [5.0, 0.0, 3.0]
+    guide = guidance.classifier(by, make(label), torch.tensor(scale))
+    drawn = model.sample(3, label=1, guide=guide, batch_size=2, dtype="float64").tensor
+    for i in range(3):
+        alone = model.sample(
+            1, label=1, guide=guidance.classifier(by, label[i], scale[i]), seed=i, dtype="float64"
+        )
+        torch.testing.assert_close(drawn[i : i + 1], alone.tensor, rtol=1e-8, atol=1e-8)
+
+
+def test_values_for_another_number_of_samples_are_refused_at_once() -> None:
+    model, by = tiny(), judge(["0", "1", "2"])
+    reads = lambda x0: x0.flatten(1)[:, :3]  # noqa: E731
+    for guide in (
+        guidance.classifier(by, [1, 2]),
+        guidance.classifier(reads, [1, 2]),
+        guidance.classifier(by, 1, torch.tensor([1.0, 2.0])),
+        guidance.Named("by hand", guidance.classifier(by, [1, 2])),
+    ):
+        with pytest.raises(ShapeError, match="2 .* given for 4 samples"):
+            model.stream(4, label=1, guide=guide, batch_size=2)
+    with pytest.raises(UsageError, match="is no number"):
+        guidance.classifier(by, 1, "3")  # type: ignore[arg-type]
 
 
 def test_guidance_without_a_classifier_goes_on_beside_it() -> None:

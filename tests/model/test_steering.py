@@ -183,6 +183,13 @@ def test_a_worse_copy_is_told_the_same_through_its_own_encoders(text: Model) -> 
     torch.testing.assert_close(itself, plain, rtol=1e-4, atol=1e-5)
 
 
+def test_a_worse_copy_is_run_in_the_type_of_the_model(model: Model) -> None:
+    """In float64 a batch changes nothing that float32 would show."""
+    how = {"label": 1, "guide": auto(tiny(seed=1), 2.0), "dtype": "float64"}
+    one, three = (model.sample(3, batch_size=batch, **how).tensor for batch in (1, 3))  # type: ignore[arg-type]
+    assert torch.equal(one, three)
+
+
 def test_a_recipe_says_what_steered(text: Model) -> None:
     def opens(source: str) -> Model:
         raise AssertionError(source)
@@ -218,6 +225,12 @@ def test_a_recipe_says_what_steered(text: Model) -> None:
         ({"label": 1, "guide": [3]}, "no guide"),
         ({"prompt": "  "}, "prompt is empty"),
         ({"prompt": "a cat"}, "not told a prompt; it takes label"),
+        ({"label": 1, "guidance": "3"}, "no number"),
+        ({"label": 1, "guidance": 2.0, "interval": (0.0, 0.5, 1.0)}, "not two times"),
+        ({"label": 1, "guidance": 2.0, "interval": 0.5}, "not two times"),
+        ({"label": 1, "guidance": 2.0, "rescale": "0.5"}, "not a share"),
+        ({"prompt": ["", "a"]}, "prompt is empty"),
+        ({"inputs": {"prompt": " "}}, "prompt is empty"),
         ({"inputs": {"depth": 1}}, "not told a depth"),
         ({"label": 1, "inputs": {"label": 2}}, "given twice"),
     ],

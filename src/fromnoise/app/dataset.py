@@ -5,17 +5,18 @@ the same pictures however often it is interrupted and by however many processes 
 is dropped is asked for again with the seeds that follow, in another round.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fromnoise.app import provenance
 from fromnoise.app.dataset_asking import Asking, Wanted, asking
 from fromnoise.app.dataset_folder import DatasetFolder, Drawn, Row, formats_of
-from fromnoise.app.dataset_keeping import Keeping, keeping
+from fromnoise.app.dataset_keeping import Everything, Keeping, keeping
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import SampleRequest
 from fromnoise.app.sample import about, draw_arguments
@@ -24,6 +25,7 @@ from fromnoise.core.environment import environment
 from fromnoise.core.errors import FromNoiseError, UsageError
 from fromnoise.core.files import lock, require_room
 from fromnoise.core.images import to_pil
+from fromnoise.guidance import Load
 from fromnoise.interop.loading import load
 from fromnoise.model import Model
 from fromnoise.model.samples import part_of
@@ -47,7 +49,10 @@ _HOW = {"as_dataset", "processes", "model", "out", "film", "replay"}
 
 @dataclass(frozen=True)
 class Job:
-    """One data set to be drawn: of what, what for, and where to. batch: pictures at a time."""
+    """One data set to be drawn: of what, what for, and where to. batch: pictures at a time.
+
+    opened: opens what guides are made of, once each.
+    """
 
     request: SampleRequest
     model: Model
@@ -56,6 +61,7 @@ class Job:
     folder: DatasetFolder
     ranks: Ranks
     batch: int
+    opened: Load = field(default_factory=lambda: functools.cache(load))
 
     def wanted(self, first: int, labels: Sequence[int | None]) -> list[list[Wanted]]:
         """What a round asks for, batch by batch; its first picture has the seed `first`."""
@@ -68,33 +74,40 @@ def as_dataset(request: SampleRequest, reporter: Reporter) -> int:
     ranks = join()
     with ExitStack() as held:
         with ranks.together():
-            _check(request)
-            root = Path(request.as_dataset or "")
-            model = load(str(request.model))
-            source = asking(model, request)
-            folder = DatasetFolder(
-                root, source.classes, source.kinds, formats_of(request.formats, source.kinds)
-            )
-        keep = keeping(source, request, ranks, reporter)
-        batch = request.batch_size or min(request.count, _BATCH)
-        job = Job(request, model, source, keep, folder, ranks, batch)
-        with ranks.together() as there:
-            # Bad arguments are found before anything is written.
-            _stream(job, [source.wanted(request.seed, source.plan(1)[0])])
+            job = _job(request, ranks)
+            # What is wrong is found before anything is written, into the run too: a judge is kept
+            # there.
+            _stream(job, [job.source.wanted(request.seed, job.source.plan(1)[0])])
             if ranks.first:
-                require_room(root, request.count * (_OVERHEAD + _pixels(model)))
+                job.folder.check(_asked(job))
+        job = replace(job, keep=keeping(job.source, request, ranks, reporter))
+        root = job.folder.root
+        with ranks.together() as there:
+            if ranks.first:
+                require_room(root, request.count * (_OVERHEAD + _pixels(job.model)))
                 held.enter_context(lock(root))
-                there.mine = float(folder.begin(_asked(job)))
+                there.mine = float(job.folder.begin(_asked(job)))
         if there.all[0]:
-            folder.tidy()
+            job.folder.tidy()
             reporter.say(f"{root} is complete already ({request.count} pictures)")
             return 0
         rows = _rounds(job, reporter)
         with ranks.together():
             if ranks.first:
-                folder.finish(rows, _card(job, rows))
+                job.folder.finish(rows, _card(job, rows))
         _say(job, rows, reporter)
     return 0
+
+
+def _job(request: SampleRequest, ranks: Ranks) -> Job:
+    """What a request asks for, of which everything is kept."""
+    _check(request)
+    model = load(str(request.model))
+    source = asking(model, request)
+    formats = formats_of(request.formats, source.kinds)
+    folder = DatasetFolder(Path(request.as_dataset or ""), source.classes, source.kinds, formats)
+    batch = request.batch_size or min(request.count, _BATCH)
+    return Job(request, model, source, Everything(), folder, ranks, batch)
 
 
 def _check(request: SampleRequest) -> None:
@@ -192,8 +205,9 @@ def _rows(
 
 
 def _stream(job: Job, wanted: Sequence[Wanted]) -> Any:
-    told = draw_arguments(job.model, job.request)
-    told |= job.source.arguments(wanted)
+    told = draw_arguments(job.model, job.request, job.opened)
+    asked = job.source.arguments(wanted)
+    told |= {**asked, "inputs": {**told["inputs"], **asked.get("inputs", {})}}
     told |= {"count": len(wanted), "seed": [one.seed for one in wanted], "batch_size": job.batch}
     return job.model.stream(**told)
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fromnoise import data
 from fromnoise.app.asked import recipe_of
 from fromnoise.app.requests import SampleRequest
+from fromnoise.app.sample import number_of, shape_of, told_inputs
 from fromnoise.app.sources import config_of
 from fromnoise.core.errors import UsageError, unknown
 from fromnoise.data import Dataset
@@ -87,20 +89,28 @@ class ByClass(Asking):
 
 
 class ByMap(Asking):
-    """Label maps of scenes that training never drew, one for each seed."""
+    """Label maps of scenes that training never drew, one for each seed.
 
-    def __init__(self, fresh: Dataset, names: Sequence[str]) -> None:
-        self.fresh, self.kinds = fresh, tuple(names[1:])
+    size: height and width of the pictures; a map of another is taken at its nearest places, as the
+    model is told it, so that masks and boxes fit what is drawn.
+    """
+
+    def __init__(self, fresh: Dataset, names: Sequence[str], size: Sequence[int]) -> None:
+        self.fresh, self.kinds, self.size = fresh, tuple(names[1:]), list(size)
         self.readable = tuple(names) == NAMES
 
     def wanted(self, seed: int, label: int | None) -> Wanted:
         del label
-        ids = self.fresh.given(_place(self.fresh, seed))[MAP][0]
+        ids = self.fresh.given(_place(self.fresh, seed))[MAP]
+        if list(ids.shape[1:]) != self.size:
+            ids = interpolate(ids[None].double(), self.size, mode="nearest-exact")[0].long()
+        ids = ids[0]
         there = [self.kinds[number - 1] for number in torch.unique(ids).tolist() if number]
         return Wanted(seed, None, ", ".join(there), ids)
 
     def arguments(self, wanted: Sequence[Wanted]) -> dict[str, Any]:
-        return {"inputs": {MAP: torch.stack([one.ids for one in wanted if one.ids is not None])}}
+        # Plain numbers: a picture's recipe holds its map, and draws it again.
+        return {"inputs": {MAP: [one.ids.tolist() for one in wanted if one.ids is not None]}}
 
 
 class ByCaption(Asking):
@@ -154,7 +164,12 @@ def asking(model: Model, request: SampleRequest) -> Asking:
     if MAP in takes:
         encoder = model.conditioning.encoders[MAP]
         assert isinstance(encoder, LabelMap)
-        return ByMap(_fresh(request)[0], encoder.names)
+        if MAP in told_inputs(request.input):
+            raise UsageError(
+                f"a data set draws a {MAP} of its own for each picture; leave out --input {MAP}=…"
+            )
+        size = (shape_of(model, request) or model.shape)[1:]
+        return ByMap(_fresh(request)[0], encoder.names, size)
     if "prompt" in takes:
         return _by_caption(request)
     return Unasked()
@@ -180,8 +195,8 @@ def _chosen(text: str, classes: Sequence[str]) -> list[int]:
     for name in names:
         if name in classes:
             chosen.append(list(classes).index(name))
-        elif name.isdigit() and int(name) < len(classes):
-            chosen.append(int(name))
+        elif (number := number_of(name)) is not None and number < len(classes):
+            chosen.append(number)
         else:
             raise unknown("class", name, classes)
     if not chosen:

@@ -60,11 +60,11 @@ class DatasetFolder:
         self.root, self.kinds, self.formats = root, tuple(kinds), tuple(formats)
         self.places = folder_names(classes) if classes else ()
 
-    def begin(self, asked: Mapping[str, Any]) -> bool:
-        """Make the folder ready for what was asked; whether it is all there already.
+    def check(self, asked: Mapping[str, Any]) -> str | None:
+        """The state of what is there, `COMPLETE` or `DRAWING`; None where nothing is.
 
-        Raises FileError for a folder that holds anything else, UsageError for one that was asked
-        for otherwise.
+        Changes nothing. Raises FileError for a file, and for a folder that holds anything else,
+        UsageError for one that was asked for otherwise.
         """
         check_folder(self.root)
         card = self.root / CARD
@@ -76,14 +76,25 @@ class DatasetFolder:
                     f"{card} is not of a data set this program drew; use another folder"
                 )
             _check_same(self.root, then, asked)
-            sweep(self.root)
-            return bool(before.get("state") == COMPLETE)
+            return COMPLETE if before.get("state") == COMPLETE else DRAWING
         if self.root.is_dir() and any(p.name != ".lock" for p in self.root.iterdir()):
             raise FileError(
                 f"{self.root} is not empty and holds no {CARD}; give a folder that is new or empty"
             )
-        write_json(card, {"format": FORMAT, "state": DRAWING, "asked": dict(asked)})
-        return False
+        return None
+
+    def begin(self, asked: Mapping[str, Any]) -> bool:
+        """Make the folder ready for what was asked; whether it is all there already.
+
+        Raises as `check` does.
+        """
+        state = self.check(asked)
+        if state is None:
+            card = {"format": FORMAT, "state": DRAWING, "asked": dict(asked)}
+            write_json(self.root / CARD, card)
+        else:
+            sweep(self.root)
+        return state == COMPLETE
 
     def rows(self, seeds: Sequence[int]) -> list[Row] | None:
         """The rows of a finished batch; None when it is still to be drawn."""

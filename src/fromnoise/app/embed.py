@@ -33,11 +33,11 @@ def data_embed(request: DataEmbedRequest, reporter: Reporter) -> int:
     out = Path(request.out or Path(request.run) / "embeddings.safetensors")
     check_file(out)
     channels, *size = model.shape
-    wanted = {"size": size[0] if len(set(size)) == 1 else size, "mode": "RGB"}
     if request.data is None:
         config = recipe_of(Path(request.run)).data
     else:
-        config = config_of(request.data, **{**wanted, "mode": "L" if channels == 1 else "RGB"})
+        side = size[0] if len(set(size)) == 1 else size
+        config = config_of(request.data, size=side, mode="L" if channels == 1 else "RGB")
     dataset = data.load(config)
     parts = []
     with reporter.progress(f"reading {dataset.name}", len(dataset)) as progress, torch.no_grad():

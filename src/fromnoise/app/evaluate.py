@@ -1,362 +1,104 @@
-"""Measure a run on held-out data: evaluation.json, pictures, and one self-contained report."""
+"""Measure a run on held-out data, as befits what it does."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from fromnoise import data
 from fromnoise.app.asked import recipe_of
 from fromnoise.app.evaluate_classifier import evaluate_classifier
 from fromnoise.app.evaluate_image_text import evaluate_image_text
-from fromnoise.app.evaluate_maps import earlier, evaluate_maps
+from fromnoise.app.evaluate_maps import evaluate_maps
 from fromnoise.app.evaluate_prompts import evaluate_prompts
-from fromnoise.app.reporting import Progress, Reporter
+from fromnoise.app.evaluate_samples import evaluate_samples
+from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import EvaluateRequest
-from fromnoise.app.train import split
 from fromnoise.app.usefulness import measure_usefulness
-from fromnoise.core.environment import environment
-from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_json, write_text
-from fromnoise.core.images import png_bytes
-from fromnoise.data import Dataset
+from fromnoise.core.errors import UsageError
 from fromnoise.data.maps import MAP
-from fromnoise.evaluate import (
-    FLOW,
-    Estimate,
-    FeatureNetwork,
-    Labelled,
-    Likelihoods,
-    LostFlow,
-    Page,
-    Picture,
-    figure_text,
-    loss_curves,
-    measure,
-    measure_evidence,
-    measure_labels,
-    measure_likelihood,
-    report_html,
-    restore,
-    train_reader,
-)
-from fromnoise.explain import film
-from fromnoise.interop.loading import load
-from fromnoise.layers.condition import Condition
-from fromnoise.model import Model, Samples
 from fromnoise.recipes import Recipe
-from fromnoise.training.metrics import read_metrics
-from fromnoise.training.vae import autoencoder
-
-GUIDANCE = 2.0
-"""Scale of the guided samples when neither the request nor the recipe says."""
-
-Bounds = Iterator[tuple[str, Estimate]]
-
-_GUIDED = ("label_accuracy",)
-"""Figures that are of the guided samples; all others are of the unguided ones."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is measured: a model, the data it was trained on, and the data it never saw."""
+class Way:
+    """One way to measure a run.
 
-    folder: Path
-    recipe: Recipe
-    model: Model
-    train: Labelled
-    held_out: Labelled
-    levels: int | None
+    suits: whether it is the one for a recipe and a request. measures: it, in words that follow the
+    name of a run. uses: fields of the request that say something here, besides the run; others are
+    refused, rather than read past.
+    """
 
-    @property
-    def labelled(self) -> bool:
-        """Whether samples can be asked for by class."""
-        return "label" in self.model.conditioning.names
+    suits: Callable[[Recipe, EvaluateRequest], bool]
+    measures: str
+    uses: frozenset[str]
+    carry_out: Callable[[Path, Recipe, EvaluateRequest, Reporter], int]
+
+
+def _usefulness(folder: Path, recipe: Recipe, request: EvaluateRequest, reporter: Reporter) -> int:
+    del folder, recipe
+    return measure_usefulness(request, reporter)
+
+
+_DRAWING = frozenset({"samples", "guidance", "steps", "sampler", "seed"})
+_OF_USEFULNESS = frozenset({"scales", "few"})
+
+WAYS = (
+    Way(
+        lambda recipe, _: recipe.objective.kind == "classifier",
+        "classifies and draws no samples",
+        frozenset({"seed"}),
+        evaluate_classifier,
+    ),
+    Way(
+        lambda recipe, _: recipe.objective.kind == "contrastive",
+        "compares and draws no samples",
+        frozenset({"samples", "seed"}),
+        evaluate_image_text,
+    ),
+    Way(
+        lambda _, request: request.usefulness,
+        "is measured by its usefulness alone, at each of --scales",
+        (_DRAWING - {"guidance"}) | _OF_USEFULNESS | {"usefulness"},
+        _usefulness,
+    ),
+    Way(
+        lambda recipe, _: MAP in recipe.encoders,
+        "is measured by how well its pictures show their label maps",
+        _DRAWING,
+        evaluate_maps,
+    ),
+    Way(
+        lambda recipe, _: "prompt" in recipe.encoders,
+        "is measured by what of its prompts the pictures show",
+        _DRAWING,
+        evaluate_prompts,
+    ),
+    Way(
+        lambda *_: True,
+        "is measured by its samples and its likelihood",
+        _DRAWING | {"likelihood"},
+        evaluate_samples,
+    ),
+)
+"""The ways there are; the first one that suits is taken."""
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> int:
     """Carry out `fromnoise evaluate`."""
-    recipe = recipe_of(Path(request.run))
-    if recipe.objective.kind == "classifier":
-        return evaluate_classifier(Path(request.run), recipe, request, reporter)
-    if recipe.objective.kind == "contrastive":
-        return evaluate_image_text(Path(request.run), recipe, request, reporter)
-    if request.usefulness:
-        return measure_usefulness(request, reporter)
-    if MAP in recipe.encoders:
-        return evaluate_maps(Path(request.run), recipe, request, reporter)
-    if "prompt" in recipe.encoders:
-        return evaluate_prompts(Path(request.run), recipe, request, reporter)
-    subject = subject_of(Path(request.run))
-    scale = request.guidance
-    if scale is None:
-        scale = max(subject.recipe.sampling.guidance, GUIDANCE)
-    plain = _samples(subject, request, 1.0, reporter)
-    guided = _samples(subject, request, scale, reporter) if subject.labelled else None
-    reader = reader_of(subject, reporter)
-    found = _figures(subject, request, reader, plain, guided, scale, reporter)
-    result = {
-        "format": 1,
-        **{key: estimate.as_json() for key, estimate in found.items()},
-        "features": dict(reader.card),
-        "counts": {
-            "train": len(subject.train.x),
-            "held_out": len(subject.held_out.x),
-            "samples": len(plain),
-        },
-        "sampling": {k: v for k, v in plain.recipe.items() if k not in ("seeds", "label")},
-        "seed": request.seed,
-    }
-    write_json(subject.folder / "evaluation.json", {**result, **earlier(subject.folder)})
-    pictures = _pictures(subject, plain, guided, scale, request)
-    _report(subject, result, pictures)
-    _say(subject, found, reporter)
-    return 0
-
-
-def subject_of(folder: Path) -> Subject:
-    """A run's model and its data, in memory. FileError when the folder holds no run."""
+    folder = Path(request.run)
     recipe = recipe_of(folder)
-    model = load(folder)
-    train, held_out = split(recipe, _of_one_size(recipe))
-    return Subject(folder, recipe, model, _all(train), _all(held_out), train.levels)
+    way = next(way for way in WAYS if way.suits(recipe, request))
+    _check(way, request)
+    return way.carry_out(folder, recipe, request, reporter)
 
 
-def _of_one_size(recipe: Recipe) -> Dataset:
-    """The data of a recipe; pictures of many sizes are all brought to the most nearly square one.
-
-    Figures compare sets of pictures, so these must be of one size. The split is the same.
-    """
-    dataset = data.load(recipe.data)
-    if dataset.groups() is None:
-        return dataset
-    return data.load({**recipe.data, "size": list(dataset.shape[1:])})
-
-
-def _all(dataset: Dataset) -> Labelled:
-    batch = dataset.batch(list(range(len(dataset))))
-    return Labelled(batch.x, batch.label)
-
-
-def _samples(
-    subject: Subject, request: EvaluateRequest, scale: float, reporter: Reporter
-) -> Samples:
-    classes = len(subject.model.card.classes)
-    label = [i % classes for i in range(request.samples)] if subject.labelled else None
-    stream = subject.model.stream(
-        request.samples,
-        label=label,
-        sampler=request.sampler,
-        steps=request.steps,
-        guidance=scale,
-        seed=request.seed,
-        batch_size=min(request.samples, 250),
-    )
-    x = None
-    with reporter.progress(f"sampling, guidance {scale:g}", stream.recipe["steps"]) as progress:
-        for step in stream:
-            x = step.x
-            progress.advance(step.index + 1)
-    assert x is not None
-    return Samples(subject.model.decode(x), stream.recipe)
-
-
-def reader_of(subject: Subject, reporter: Reporter) -> FeatureNetwork:
-    """The feature network of this data, trained once and kept in the run folder."""
-    weights, card = subject.folder / "reader.safetensors", subject.folder / "reader.json"
-    if weights.exists() and card.exists():
-        tensors, _ = load_tensors(weights)
-        return restore(tensors, json.loads(card.read_text("utf-8")))
-    reporter.say("training the reader (a classifier of real data that the figures are read with)")
-    label = subject.train.label
-    classes = len(subject.model.card.classes)
-    if label is None or classes < 2:
-        # Without classes there is nothing to read: features come from telling data and noise apart.
-        return _two_kinds(subject)
-    reader = train_reader(subject.train.x, label, classes, data=subject.recipe.name)
-    save_tensors(weights, dict(reader.state()), {})
-    write_json(card, dict(reader.card))
-    return reader
-
-
-def _two_kinds(subject: Subject) -> FeatureNetwork:
-    x = subject.train.x
-    generator = torch.Generator().manual_seed(0)
-    noise = x[torch.randperm(len(x), generator=generator)]
-    noise = noise + 0.5 * x.std() * torch.randn(x.shape, generator=generator)
-    label = torch.cat([torch.zeros(len(x)), torch.ones(len(x))]).long()
-    return train_reader(torch.cat([x, noise]), label, 2, data=subject.recipe.name)
-
-
-def _figures(
-    subject: Subject,
-    request: EvaluateRequest,
-    reader: FeatureNetwork,
-    plain: Samples,
-    guided: Samples | None,
-    scale: float,
-    reporter: Reporter,
-) -> dict[str, Estimate]:
-    train, held_out = subject.train, subject.held_out
-    found: dict[str, Estimate] = {}
-    with reporter.progress("measuring", 16) as progress:
-        one = _labelled(plain)
-        for key, estimate in (
-            *measure_labels(train, held_out, one, reader),
-            *measure(train, held_out, one, reader, subject.levels, seed=request.seed),
-        ):
-            found[key] = estimate
-            progress.advance(len(found), key)
-        if guided is not None:
-            _beside_guided(subject, reader, found, _labelled(guided), scale)
-        if request.likelihood:
-            found |= _likelihood(subject, request, progress, len(found), reporter)
-        progress.advance(16)
-    return found
-
-
-def _beside_guided(
-    subject: Subject,
-    reader: FeatureNetwork,
-    found: dict[str, Estimate],
-    guided: Labelled,
-    scale: float,
-) -> None:
-    """Each figure of guided samples beside the unguided one; `_GUIDED` ones the other way round."""
-    both = dict(measure_labels(subject.train, subject.held_out, guided, reader))
-    both |= dict(measure(subject.train, subject.held_out, guided, reader, subject.levels))
-    for key, other in both.items():
-        if key in ("reader_accuracy", "train_on_real_accuracy"):
-            continue
-        first, second, name = found[key], other, "guided"
-        if key in _GUIDED:
-            first, second, name = other, found[key], "unguided"
-        more: Mapping[str, Any] = {**first.more, name: second.value, "guidance": scale}
-        found[key] = replace(first, more=more)
-
-
-def _likelihood(
-    subject: Subject,
-    request: EvaluateRequest,
-    progress: Progress,
-    done: int,
-    reporter: Reporter,
-) -> dict[str, Estimate]:
-    found: dict[str, Estimate] = {}
-    with torch.no_grad():
-        try:
-            for key, estimate in _BOUNDS[subject.recipe.objective.kind](subject, request):
-                found[key] = estimate
-                progress.advance(done + len(found), key)
-        except LostFlow as error:
-            reporter.warn(f"{FLOW} is left out: {error}")
-    return found
-
-
-def _of_diffusion(subject: Subject, request: EvaluateRequest) -> Bounds:
-    if not subject.model.denoiser.process.noisy:
-        return _undefined(subject, request)
-    how = Likelihoods(
-        subject.model.denoiser,
-        condition=_told(subject),
-        levels=subject.levels,
-        bound=request.likelihood,
-        flow=min(16, request.likelihood),
-    )
-    return measure_likelihood(subject.train, subject.held_out, how, request.seed)
-
-
-def _of_autoencoder(subject: Subject, request: EvaluateRequest) -> Bounds:
-    known = subject.held_out.some(request.likelihood, request.seed)
-    network = autoencoder(subject.model.denoiser)
-    return measure_evidence(network, known, _told(subject), subject.levels, request.seed)
-
-
-def _undefined(subject: Subject, request: EvaluateRequest) -> Bounds:
-    del subject, request
-    return iter(())
-
-
-_BOUNDS: Mapping[str, Callable[[Subject, EvaluateRequest], Bounds]] = {
-    "denoising": _of_diffusion,
-    "vdm": _of_diffusion,
-    "vae": _of_autoencoder,
-    "gan": _undefined,
-}
-"""What bounds the likelihood of a model, by the kind of its objective."""
-
-
-def _told(subject: Subject) -> Callable[[Labelled], Condition | None]:
-    """What a model is told of real data: its labels, where it takes any."""
-
-    def told(some: Labelled) -> Condition | None:
-        label = some.label.tolist() if subject.labelled and some.label is not None else None
-        return subject.model.condition(len(some.x), label=label)
-
-    return told
-
-
-def _labelled(samples: Samples) -> Labelled:
-    label = samples.recipe["label"]
-    return Labelled(samples.tensor, None if label is None else torch.tensor(label))
-
-
-def _pictures(
-    subject: Subject,
-    plain: Samples,
-    guided: Samples | None,
-    scale: float,
-    request: EvaluateRequest,
-) -> list[Picture]:
-    """Write the run's pictures, and hand them to the report."""
-    folder = subject.folder
-    shown = []
-    count = len(plain) if plain.tensor.ndim == 2 else min(100, len(plain))
-    sheets = [("samples", "Samples, unguided", plain)]
-    if guided is not None:
-        sheets.append(("samples-guided", f"Samples, guidance {scale:g}", guided))
-    for name, heading, samples in sheets:
-        png = png_bytes(samples[:count].sheet(columns=10))
-        write_bytes(folder / f"{name}.png", png)
-        shown.append(Picture(heading, png, "One class a column." if subject.labelled else ""))
-    stream = subject.model.stream(
-        4 if plain.tensor.ndim > 2 else 2000,
-        label=[0, 3, 6, 8] if subject.labelled and len(subject.model.card.classes) > 8 else None,
-        guidance=scale if guided is not None else None,
-        sampler=request.sampler,
-        steps=request.steps,
-        seed=request.seed,
-    )
-    strip = png_bytes(film(stream, subject.model.decode))
-    write_bytes(folder / "film.png", strip)
-    caption = "Each pair of rows: what the sampler holds, and below it what the model believes."
-    shown.append(Picture("Denoising, step by step", strip, caption))
-    rows = read_metrics(folder / "metrics.jsonl")
-    curves = loss_curves(rows, ("loss", "validation"))
-    write_bytes(folder / "loss.png", curves)
-    shown.append(Picture("Loss", curves, "Training loss, and held-out loss on fixed noise.", False))
-    return shown
-
-
-def _report(subject: Subject, result: dict[str, Any], pictures: list[Picture]) -> None:
-    page = Page(
-        title=f"fromnoise: {subject.recipe.name}",
-        summary=f"{subject.recipe.summary} After: {subject.recipe.paper}.",
-        figures=result,
-        pictures=pictures,
-        recipe=subject.recipe.model_dump(mode="json"),
-        environment=environment(),
-    )
-    write_text(subject.folder / "report.html", report_html(page))
-
-
-def _say(subject: Subject, found: Mapping[str, Estimate], reporter: Reporter) -> None:
-    width = max(len(key) for key in found)
-    for key, estimate in found.items():
-        value, interval = figure_text(estimate.as_json())
-        reporter.say(f"  {key:{width}s}  {value:>8s}  {interval and f'({interval})'}")
-    folder = subject.folder
-    reporter.say(f"samples {folder / 'samples.png'}, film strip {folder / 'film.png'}")
-    reporter.say(f"figures {folder / 'evaluation.json'}, report {folder / 'report.html'}")
+def _check(way: Way, request: EvaluateRequest) -> None:
+    """UsageError for the first field given, but for the run, that this way does not use."""
+    given = request.model_fields_set - way.uses - {"run"}
+    # What only says no to something is not done here either.
+    given -= {name for name in ("usefulness", "likelihood") if not getattr(request, name)}
+    if not given:
+        return
+    name = min(given)
+    if name in _OF_USEFULNESS and "guidance" in way.uses:
+        raise UsageError(f"--{name} is of --usefulness; give that too, or leave it out")
+    raise UsageError(f"{request.run} {way.measures}; leave out --{name}")

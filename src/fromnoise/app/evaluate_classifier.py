@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 
+from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import split
-from fromnoise.core.environment import environment
-from fromnoise.core.errors import UsageError
-from fromnoise.core.files import write_bytes, write_json, write_text
-from fromnoise.evaluate import Page, Picture, figure_text, loss_curves, report_html, wilson
+from fromnoise.core.files import write_bytes, write_json
+from fromnoise.evaluate import Picture, figure_text, loss_curves, wilson
 from fromnoise.evaluate.intervals import Estimate, mean
 from fromnoise.evaluate.noisy import Reading, read_noisy, readings_plot
 from fromnoise.guidance import NoisyClassifier
@@ -19,16 +18,11 @@ from fromnoise.interop.loading import load
 from fromnoise.recipes import Recipe
 from fromnoise.training.metrics import read_metrics
 
-_OF_SAMPLES = ("samples", "guidance", "steps", "sampler", "likelihood")
-
 
 def evaluate_classifier(
     folder: Path, recipe: Recipe, request: EvaluateRequest, reporter: Reporter
 ) -> int:
     """Carry out `fromnoise evaluate` on a run that trained a classifier."""
-    given = sorted(request.model_fields_set.intersection(_OF_SAMPLES))
-    if given:
-        raise UsageError(f"{folder} classifies and draws no samples; leave out --{given[0]}")
     model = load(folder)
     classifier = NoisyClassifier.of(model)
     _, held_out = split(recipe)
@@ -43,18 +37,11 @@ def evaluate_classifier(
     write_bytes(folder / "accuracy.png", plot)
     curves = loss_curves(read_metrics(folder / "metrics.jsonl"), ("loss", "validation"))
     write_bytes(folder / "loss.png", curves)
-    page = Page(
-        title=f"fromnoise: {recipe.name}",
-        summary=f"{recipe.summary} After: {recipe.paper}.",
-        figures=result,
-        pictures=[
-            Picture("Accuracy by noise", plot, "Held-out data, the same noise at every time."),
-            Picture("Loss", curves, "Training loss, and held-out loss on fixed noise."),
-        ],
-        recipe=recipe.model_dump(mode="json"),
-        environment=environment(),
-    )
-    write_text(folder / "report.html", report_html(page))
+    pictures = [
+        Picture("Accuracy by noise", plot, "Held-out data, the same noise at every time."),
+        Picture("Loss", curves, "Training loss, and held-out loss on fixed noise."),
+    ]
+    write_report(folder, recipe, result, pictures)
     _say(readings, result, folder, reporter)
     return 0
 

@@ -6,23 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import split
-from fromnoise.core.environment import environment
-from fromnoise.core.errors import UsageError
-from fromnoise.core.files import write_bytes, write_json, write_text
+from fromnoise.core.files import write_bytes, write_json
 from fromnoise.data import Dataset, scenes, shapes_reader
 from fromnoise.data.scenes import COLOURS, KINDS
-from fromnoise.evaluate import Page, Picture, figure_text, loss_curves, report_html, wilson
+from fromnoise.evaluate import Picture, figure_text, loss_curves, wilson
 from fromnoise.evaluate.intervals import Estimate
 from fromnoise.evaluate.retrieval import CHUNK, Found, by_noise, noise_plot, retrieval
 from fromnoise.guidance.matcher import Matcher
 from fromnoise.interop.loading import load
 from fromnoise.recipes import Recipe
 from fromnoise.training.metrics import read_metrics
-
-_OF_SAMPLES = ("guidance", "steps", "sampler", "likelihood")
 
 
 def evaluate_image_text(
@@ -32,9 +29,6 @@ def evaluate_image_text(
 
     Of each caption that is held out one picture is taken, the first; --samples is the most.
     """
-    given = sorted(request.model_fields_set.intersection(_OF_SAMPLES))
-    if given:
-        raise UsageError(f"{folder} compares and draws no samples; leave out --{given[0]}")
     matcher = Matcher.of(load(folder))
     _, held_out = split(recipe)
     x, captions = _pairs(held_out, request.samples)
@@ -127,12 +121,4 @@ def _write_report(
         plot = noise_plot(levels, 1.0 / count)
         write_bytes(folder / "retrieval.png", plot)
         shown.insert(0, Picture("Found by noise", plot, "The same noise at every time."))
-    page = Page(
-        title=f"fromnoise: {recipe.name}",
-        summary=f"{recipe.summary} After: {recipe.paper}.",
-        figures=result,
-        pictures=shown,
-        recipe=recipe.model_dump(mode="json"),
-        environment=environment(),
-    )
-    write_text(folder / "report.html", report_html(page))
+    write_report(folder, recipe, result, shown)

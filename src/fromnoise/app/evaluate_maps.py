@@ -40,7 +40,9 @@ def evaluate_maps(
     count = min(request.samples, len(held_out))
     batch = held_out.batch(list(range(count)))
     asked = batch.given[MAP]
-    scale = request.guidance if request.guidance is not None else _GUIDANCE
+    scale = request.guidance
+    if scale is None:
+        scale = max(recipe.sampling.guidance, _GUIDANCE)
     real = measure_maps(asked, batch.x)
     drawn = {s: _drawn(model, asked, s, request, reporter) for s in dict.fromkeys((1.0, scale))}
     found = {s: measure_maps(asked, pictures) for s, pictures in drawn.items()}
@@ -101,4 +103,4 @@ def pairs(maps: Tensor, pictures: Tensor, columns: int = _SHOWN, rows: int = _RO
         part = slice(row * columns, (row + 1) * columns)
         coloured = inks[maps[part].clamp(max=len(_INKS) - 1)].permute(0, 3, 1, 2)
         shown += [to_pil(one) for one in (*coloured, *pictures[part])]
-    return grid_image(shown or [to_pil(pictures[0])], columns, scale=2)
+    return grid_image(shown or [to_pil(pictures[0])], columns, scale=3)

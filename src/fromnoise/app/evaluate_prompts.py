@@ -3,28 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fromnoise import data
+from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import split
-from fromnoise.core.environment import environment
 from fromnoise.core.errors import UsageError
-from fromnoise.core.files import write_bytes, write_json, write_text
+from fromnoise.core.files import write_bytes, write_json
 from fromnoise.core.images import grid_image, png_bytes, to_pil
 from fromnoise.encoders.prompts import escaped
 from fromnoise.evaluate import (
     Estimate,
-    Page,
     Picture,
     figure_text,
     line_plot,
     loss_curves,
-    report_html,
 )
 from fromnoise.evaluate.prompts import ALL, Judge, judge_of, prompt_sets, shares
 from fromnoise.interop.loading import load
@@ -95,7 +92,7 @@ def evaluate_prompts(
         "seed": request.seed,
     }
     write_json(folder / "evaluation.json", result)
-    _report(folder, recipe, result, _pictures(folder, sheet, by_scale))
+    write_report(folder, recipe, result, _pictures(folder, sheet, by_scale))
     for name, told in found.items():
         for key, estimate in told.items():
             value, interval = figure_text(estimate.as_json())
@@ -151,17 +148,3 @@ def _pictures(folder: Path, sheet: bytes, by_scale: Mapping[float, Shares]) -> l
         Picture("What is right, by guidance", plot, "Of prompts never seen in training."),
         Picture("Loss", losses, "Training loss, and held-out loss on fixed noise."),
     ]
-
-
-def _report(
-    folder: Path, recipe: Recipe, result: Mapping[str, Any], pictures: Sequence[Picture]
-) -> None:
-    page = Page(
-        title=f"fromnoise: {recipe.name}",
-        summary=f"{recipe.summary} After: {recipe.paper}.",
-        figures=result,
-        pictures=pictures,
-        recipe=recipe.model_dump(mode="json"),
-        environment=environment(),
-    )
-    write_text(folder / "report.html", report_html(page))

@@ -1,8 +1,10 @@
 """Samples over two settings on one labelled sheet, with the recipe of every cell beside it."""
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -13,8 +15,8 @@ from fromnoise.app.requests import GridRequest, SampleRequest
 from fromnoise.app.sample import about, draw_arguments
 from fromnoise.core.config import validated
 from fromnoise.core.environment import environment
-from fromnoise.core.errors import UsageError, unknown
-from fromnoise.core.files import check_file, write_json
+from fromnoise.core.errors import FileError, UsageError, unknown
+from fromnoise.core.files import check_file, read_json, write_json
 from fromnoise.core.images import write_png
 from fromnoise.core.sheets import labelled_sheet
 from fromnoise.interop.loading import load
@@ -24,8 +26,8 @@ from fromnoise.samplers import Step, last
 FORMAT = 1
 
 AXES = (
-    "prompt", "label", "negative", "sampler", "steps", "grid", "guidance", "interval", "rescale",
-    "guide", "threshold", "eta", "seed", "input",
+    "prompt", "label", "prior", "negative", "sampler", "steps", "grid", "guidance", "interval",
+    "rescale", "guide", "threshold", "eta", "seed", "width", "height", "input",
 )  # fmt: skip
 """What may differ from cell to cell."""
 
@@ -64,15 +66,16 @@ def grid(request: GridRequest, reporter: Reporter) -> int:
         raise UsageError("name a run or model, e.g. `fromnoise grid runs/digits --across …`")
     across, down = axes(request)
     out = check_file(request.out)
-    check_file(out.with_suffix(".json"))
     if out.suffix.lower() != ".png":
         raise UsageError(f"{out} is no PNG; name the sheet, e.g. --out grid.png")
+    _check_table(out.with_suffix(".json"))
     rows = [None] if down is None else list(down.values)
     asked = [[_asked(request, across, a, down, b) for a in across.values] for b in rows]
     model = load(request.model)
+    opened = functools.cache(load)
     # Each is checked before the first is drawn.
     cells = [
-        Cell(row, column, one, model.stream(**draw_arguments(model, one)))
+        Cell(row, column, one, model.stream(**draw_arguments(model, one, opened)))
         for row, line in enumerate(asked)
         for column, one in enumerate(line)
     ]
@@ -86,6 +89,21 @@ def grid(request: GridRequest, reporter: Reporter) -> int:
     write_json(out.with_suffix(".json"), _told(model, cells, drawn, across, down))
     reporter.say(f"{len(cells)} cells in {out}, how each was drawn in {out.with_suffix('.json')}")
     return 0
+
+
+def _check_table(path: Path) -> None:
+    """FileError for a file beside the sheet that is not the table of an earlier one."""
+    check_file(path)
+    if not path.exists():
+        return
+    try:
+        found = read_json(path)
+    except FileError:
+        found = None
+    if not isinstance(found, dict) or not {"format", "across", "down", "cells"} <= found.keys():
+        raise FileError(
+            f"{path} is there and not of a sheet, and would be lost; give --out another name"
+        )
 
 
 def axes(request: GridRequest) -> tuple[Axis, Axis | None]:

@@ -6,20 +6,20 @@ from fromnoise.app.requests import Sampling
 from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import seeds_for
 from fromnoise.data.embedded import EMBEDDING
-from fromnoise.interop.loading import load
+from fromnoise.guidance.named import Load
 from fromnoise.model import Model
 
 _APART = 1 << 61
 """Seeds with this bit turned: the vector's noise is not the beginning of the picture's."""
 
 
-def drawn(model: Model, request: Sampling, label: Any) -> dict[str, Any]:
+def drawn(model: Model, request: Sampling, label: Any, opened: Load) -> dict[str, Any]:
     """The inputs of `model` that `--prior` draws from the prompt or the label, as plain numbers.
 
     A picture's recipe so holds its vector, and is drawn again without the prior.
     Raises UsageError where the model is not told such vectors, or the prior draws none.
     """
-    prior = load(str(request.prior))
+    prior = opened(str(request.prior))
     told = model.denoiser.net.accepts.vector
     if EMBEDDING not in told:
         takes = ", ".join(model.conditioning.names) or "nothing"

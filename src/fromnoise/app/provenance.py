@@ -12,7 +12,7 @@ from fromnoise.core.config import Settings, validated
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import FileError
 from fromnoise.core.images import read_png_text
-from fromnoise.model.samples import EACH
+from fromnoise.model.samples import one_of
 from fromnoise.model.steering import GIVEN
 
 FORMAT = 1
@@ -49,7 +49,10 @@ class Origin(Settings):
 
 
 class Drawn(Settings):
-    """How a picture was drawn: the arguments of `Model.sample`, for one sample."""
+    """How a picture was drawn: the arguments of `Model.sample`, for one sample.
+
+    used: the fingerprints of the models and files that guides and inputs name, by those names.
+    """
 
     sampler: str
     steps: int
@@ -63,6 +66,7 @@ class Drawn(Settings):
     interval: tuple[float, float] | None = None
     rescale: float = 0.0
     guide: list[str] = Field(default_factory=list)
+    used: dict[str, str] = Field(default_factory=dict)
     threshold: float | None = None
     seeds: list[int] = Field(min_length=1, max_length=1)
     batch_size: int
@@ -82,18 +86,9 @@ class PictureRecipe(Settings):
 
 def texts(recipe: Mapping[str, Any], index: int, model: Mapping[str, Any]) -> dict[str, str]:
     """The PNG texts of sample `index` of a call: ours as JSON, and A1111's `parameters`."""
-    count = len(recipe["seeds"])
-    one = {key: pick(recipe[key], index, count) if key in EACH else recipe[key] for key in recipe}
-    told = recipe["inputs"]
-    one["inputs"] = {name: pick(told[name], index, count) for name in told}
-    one["seeds"] = [recipe["seeds"][index]]
+    one = one_of(recipe, index)
     ours = {"format": FORMAT, "model": dict(model), "draw": one, "environment": environment()}
     return {KEY: json.dumps(ours), "parameters": parameters(one, model)}
-
-
-def pick(value: Any, index: int, count: int) -> Any:
-    """What sample `index` was given, where one value for each may have been."""
-    return value[index] if isinstance(value, list) and len(value) == count else value
 
 
 def parameters(draw: Mapping[str, Any], model: Mapping[str, Any]) -> str:
@@ -150,10 +145,15 @@ def unrepeatable(draw: Drawn) -> str | None:
     return next((name for name, found in given.items() if found), None)
 
 
-def differences(recipe: PictureRecipe, fingerprint: str | None) -> list[str]:
+def differences(
+    recipe: PictureRecipe, fingerprint: str | None, used: Mapping[str, str]
+) -> list[str]:
     """What differs between then and now, one line each."""
     now, then = _bits(environment()), _bits(recipe.environment)
     lines = [f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]
+    then_used = recipe.draw.used
+    changed = sorted(name for name in then_used.keys() & used if used[name] != then_used[name])
+    lines = [f"{name} is not the one it was drawn with" for name in changed] + lines
     if recipe.model.fingerprint != fingerprint:
         lines.insert(0, "the model's weights are not the ones it was drawn with")
     return lines

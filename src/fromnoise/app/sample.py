@@ -1,6 +1,5 @@
 """Draw samples and write them, each with its recipe; draw a written one again."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from fromnoise import guidance
 from fromnoise.app import prior, provenance, shares
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import SampleRequest, Sampling
+from fromnoise.core import strictjson
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder
 from fromnoise.core.images import to_pil, write_png
@@ -23,6 +23,9 @@ from fromnoise.interop import builtin, hub
 from fromnoise.interop.loading import load
 from fromnoise.model import Model, Samples, sheet
 from fromnoise.training.ranks import join
+
+_DIGITS = 18
+_SHOWN = 60
 
 
 def sample(request: SampleRequest, reporter: Reporter) -> int:
@@ -103,7 +106,7 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
             f"`fromnoise sample MODEL --replay {path.name}`"
         )
     model = load(origin)
-    arguments = told.model_dump(exclude={"seeds", "start", "guide"})
+    arguments = told.model_dump(exclude={"seeds", "start", "guide", "used"})
     guides = [guidance.named(text, load) for text in told.guide]
     drawn = model.sample(1, seed=told.seeds, guide=guides, **arguments)
     with Image.open(path) as old:
@@ -113,7 +116,7 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
     if before.shape != after.shape:
         raise UsageError(f"{path} is {before.shape} but its recipe draws {after.shape}")
     largest = int(np.abs(before - after).max())
-    notes = provenance.differences(recipe, model.fingerprint)
+    notes = provenance.differences(recipe, model.fingerprint, drawn.recipe["used"])
     return Replayed(picture, dict(drawn.recipe), largest == 0, largest, notes), model
 
 
@@ -142,14 +145,20 @@ def replay(request: SampleRequest, reporter: Reporter) -> int:
     return 1
 
 
-def draw_arguments(model: Model, request: Sampling) -> dict[str, Any]:
-    """What a request asks of `model.stream`."""
+def draw_arguments(
+    model: Model, request: Sampling, opened: guidance.Load | None = None
+) -> dict[str, Any]:
+    """What a request asks of `model.stream`.
+
+    opened: opens what guides and the prior are made of; one that remembers spares who asks often.
+    """
+    opened = opened or load
     label, prompt = labels(request.label, request.count, model), request.prompt
     inputs = told_inputs(request.input)
     if request.prior is not None:
         if EMBEDDING in inputs:
             raise UsageError(f"--prior draws the {EMBEDDING}; leave out --input, or --prior")
-        inputs |= prior.drawn(model, request, label)
+        inputs |= prior.drawn(model, request, label, opened)
         label = prompt = None
     return {
         "count": request.count,
@@ -163,7 +172,7 @@ def draw_arguments(model: Model, request: Sampling) -> dict[str, Any]:
         "guidance": request.guidance,
         "interval": interval(request.interval),
         "rescale": request.rescale,
-        "guide": [guidance.named(text, load) for text in request.guide],
+        "guide": [guidance.named(text, opened) for text in request.guide],
         "threshold": request.threshold,
         "eta": request.eta,
         "seed": request.seed,
@@ -206,19 +215,21 @@ def weighed(text: str, classes: Sequence[str]) -> Any:
     Raises UsageError for weights that are no numbers.
     """
     if ":" not in text or text in classes:
-        return int(text) if text.isdigit() else text
+        number = number_of(text)
+        return text if number is None else number
     weights: dict[str, float] = {}
     for part in text.split("+"):
-        name, _, number = (piece.strip() for piece in part.rpartition(":"))
+        name, _, weight = (piece.strip() for piece in part.rpartition(":"))
         try:
-            value = float(number)
+            value = float(weight)
         except ValueError:
             value = math.nan
         if not name or not math.isfinite(value):
             raise UsageError(f"label {text!r}: {part.strip()!r} is no weight; write 3:0.5+8:0.5")
         # By name: a picture's recipe is JSON, where every key is a text.
-        if name.isdigit() and name not in classes and int(name) < len(classes):
-            name = classes[int(name)]
+        place = number_of(name)
+        if place is not None and name not in classes and place < len(classes):
+            name = classes[place]
         weights[name] = weights.get(name, 0.0) + value
     return weights
 
@@ -240,17 +251,26 @@ def _value(text: str) -> Any:
     if text[0] not in "[{-+.0123456789":
         return text
     try:
-        return json.loads(text)
-    except ValueError:
+        return strictjson.loads(text.encode("utf-8", "surrogateescape"), "it")
+    except FileError as error:
         if text[0] in "[{":
-            raise UsageError(f"{text!r} begins as JSON and is none; check its quotes") from None
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+            raise UsageError(
+                f"{shown!r} begins as JSON and is none; check its quotes ({error})"
+            ) from None
         # A file whose name begins with a digit.
         return text
 
 
 def negative(text: str | None) -> Any:
     """A prompt as it is, `3` as the class."""
-    return int(text) if text is not None and text.strip().isdigit() else text
+    number = None if text is None else number_of(text.strip())
+    return text if number is None else number
+
+
+def number_of(text: str) -> int | None:
+    """The number a text of ASCII digits is; None for any other, such as ², and for endless ones."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 def interval(text: str | None) -> tuple[float, float] | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fromnoise.app.reporting import Reporter
 from fromnoise.model import Model
 from fromnoise.model.estimate import watched
+from fromnoise.model.samples import cut
 from fromnoise.samplers import Step
 from fromnoise.training.ranks import Ranks
 
@@ -46,7 +47,11 @@ def draw(
             )
         stream: Iterator[Step] = iter(())
         if rows:
-            part = whole if len(rows) == count else model.stream(**_part(arguments, recipe, rows))
+            part = (
+                whole
+                if len(rows) == count
+                else model.stream(**_part(model, arguments, recipe, rows))
+            )
             noisy = model.denoiser.process.noisy
             stream = watched(part, reporter.warn, "flags", noisy)
         steps, x = _taken(stream, film, recipe["steps"], reporter)
@@ -58,18 +63,16 @@ def draw(
     return ranks.rows(x), recipe, steps
 
 
-def _part(arguments: Mapping[str, Any], recipe: Mapping[str, Any], rows: range) -> dict[str, Any]:
+def _part(
+    model: Model, arguments: Mapping[str, Any], recipe: Mapping[str, Any], rows: range
+) -> dict[str, Any]:
     """What to ask of `model.stream` for some of the samples."""
-
-    def cut(value: Any) -> Any:
-        each = isinstance(value, list) and len(value) == len(recipe["seeds"])
-        return value[rows.start : rows.stop] if each else value
-
+    inputs = model.conditioning.each(arguments.get("inputs") or {}, len(recipe["seeds"]))
     return {
         **arguments,
         "count": len(rows),
-        "label": cut(arguments["label"]),
-        "inputs": {name: cut(value) for name, value in (arguments.get("inputs") or {}).items()},
+        "label": cut(arguments["label"], rows),
+        "inputs": cut(inputs, rows),
         "seed": recipe["seeds"][rows.start : rows.stop],
         "batch_size": recipe["batch_size"],
     }

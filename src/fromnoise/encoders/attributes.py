@@ -46,6 +46,12 @@ class Attributes(Encoder):
     def encode(self, name: str, raw: Any, batch: int) -> Condition:
         return Condition(vector={name: self._vector(self.values(raw, batch))})
 
+    def each(self, raw: Any, batch: int) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        # One number in a list stands for all samples, as it does without the list.
+        return {n: v[0] if _listed(v) and len(v) == 1 else v for n, v in raw.items()}
+
     def null(self, name: str, batch: int) -> Condition:
         return Condition(vector={name: torch.zeros(batch, self.width)})
 
@@ -104,12 +110,16 @@ class Attributes(Encoder):
         return torch.cat([scaled.nan_to_num(0.0), known], dim=1).float()
 
 
+def _listed(given: Any) -> bool:
+    """Whether it is numbers in a row, and not one."""
+    if isinstance(given, Tensor | np.ndarray):
+        return given.ndim > 0
+    return isinstance(given, Sequence) and not isinstance(given, str)
+
+
 def _column(name: str, given: Any, batch: int) -> Tensor:
     """The numbers of one attribute (batch,), None as NaN."""
-    several = isinstance(given, Tensor | np.ndarray) or (
-        isinstance(given, Sequence) and not isinstance(given, str)
-    )
-    values = list(given) if several and np.ndim(given) else [given]
+    values = list(given) if _listed(given) else [given]
     try:
         column = torch.tensor(
             [math.nan if value is None else float(value) for value in values], dtype=torch.float64

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.encoders.base import ENCODERS, Encoder, Slot
+from fromnoise.encoders.base import ENCODERS, Encoder, Slot, repeated
 from fromnoise.layers.condition import Condition
 
 
@@ -39,6 +39,9 @@ class Augmentation(Encoder):
                 f"({batch}, {self.width})"
             )
         return Condition(vector={name: vector})
+
+    def each(self, raw: Any, batch: int) -> Any:
+        return repeated(raw, batch, axes=1)
 
     def null(self, name: str, batch: int) -> Condition:
         return Condition(vector={name: torch.zeros(batch, self.width)})

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fromnoise.core.config import Kinds
@@ -67,7 +69,36 @@ class Encoder(nn.Module, ABC):
         del noise, x
         return raw
 
+    def each(self, raw: Any, batch: int) -> Any:
+        """The raw input with one entry for each sample in every list, tensor and array of it.
+
+        What is one for all and is itself such a thing is there `batch` times; all else stays.
+        """
+        del batch
+        return raw
+
     def fitted(self, condition: Condition, space: Sequence[int]) -> Condition:
         """A condition of its own with channels of the sizes of a sample."""
         del space
         return condition
+
+
+def repeated(raw: Any, batch: int, axes: int) -> Any:
+    """Numbers with so many axes, one for all, once for each sample; others as they are."""
+    if _axes(raw) != axes:
+        return raw
+    if isinstance(raw, np.ndarray):
+        raw = torch.from_numpy(raw)
+    listed = isinstance(raw, list | tuple)
+    if listed and raw and isinstance(raw[0], Tensor | np.ndarray):
+        raw = torch.stack([torch.as_tensor(one) for one in raw])
+    return raw.expand(batch, *raw.shape) if isinstance(raw, Tensor) else [raw] * batch
+
+
+def _axes(raw: Any) -> int:
+    """The axes of nested lists of numbers, or of tensors."""
+    if isinstance(raw, Tensor | np.ndarray):
+        return raw.ndim
+    if isinstance(raw, list | tuple):
+        return 1 + (_axes(raw[0]) if raw else 0)
+    return 0

@@ -90,6 +90,11 @@ class Conditioning(nn.Module):
         opened = {name: self._encoder(name).opened(v, space) for name, v in given.items()}
         return self.drawn(opened, Noise([seed ^ _APART for seed in seeds]))
 
+    def each(self, raw: Mapping[str, Any], batch: int) -> dict[str, Any]:
+        """The raw inputs, every list in them one with an entry for each sample (`Encoder.each`)."""
+        given = {name: value for name, value in raw.items() if value is not None}
+        return {name: self._encoder(name).each(value, batch) for name, value in given.items()}
+
     def tokens(self, prompt: str) -> dict[str, tuple[int, ...]]:
         """How many tokens each chunk of a prompt has, by the encoders that read prompts."""
         counted = {name: self._encoder(name).count(prompt) for name in self.encoders}

@@ -53,6 +53,24 @@ class Label(Encoder):
             raise ShapeError(f"{len(raw)} labels given for {batch} samples; give one each")
         return torch.stack([self._one(label) for label in raw])
 
+    def each(self, raw: Any, batch: int) -> Any:
+        if isinstance(raw, Tensor | np.ndarray):
+            raw = raw.tolist()
+        if isinstance(raw, Sequence) and not isinstance(raw, str):
+            return [self._written(label) for label in raw]
+        return self._written(raw)
+
+    def _written(self, label: Any) -> Any:
+        """Weights by the names of the classes: a list of them would be one for each sample."""
+        if isinstance(label, Mapping):
+            weights: dict[str, float] = {}
+            for one, weight in label.items():
+                name = self.names[self._index(one)]
+                weights[name] = weights.get(name, 0.0) + weight
+            return weights
+        several = isinstance(label, Sequence) and not isinstance(label, str)
+        return dict(zip(self.names, label, strict=True)) if several else label
+
     def _one(self, label: Any) -> Tensor:
         pairs = [(label, 1.0)]
         if isinstance(label, Mapping):

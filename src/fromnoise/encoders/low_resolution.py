@@ -66,6 +66,11 @@ class LowResolution(Planes):
             return {**raw, "picture": self.opened(raw.get("picture"), self.size)}
         return opened_pictures(raw, self.size, lambda one: read_picture(one, self.width))
 
+    def each(self, raw: Any, batch: int) -> Any:
+        if not isinstance(raw, Mapping):
+            return super().each(raw, batch)
+        return {**raw, "picture": super().each(raw["picture"], batch)}
+
     def drawn(self, raw: Any, noise: Noise, x: Tensor | None = None) -> Any:
         if raw is None and x is None:
             return None

@@ -31,6 +31,8 @@ class LabelMap(Planes):
     Diffusion Models", in the simplest form.
     """
 
+    axes = 2
+
     def __init__(self, classes: int | Sequence[str], unknown: int | None = None) -> None:
         names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
         if not names or len(set(names)) != len(names):
@@ -87,6 +89,9 @@ class ClassChannels(Encoder):
 
     def encode(self, name: str, raw: Any, batch: int) -> Condition:
         return Condition(channels={name: self.label.vector(raw, batch)})
+
+    def each(self, raw: Any, batch: int) -> Any:
+        return self.label.each(raw, batch)
 
     def null(self, name: str, batch: int) -> Condition:
         return Condition(channels={name: torch.zeros(batch, self.width)})

@@ -50,6 +50,8 @@ class Depth(Planes):
     shape.
     """
 
+    axes = 2
+
     def __init__(
         self, scale: tuple[float, float] | Literal["each"] = (-1.0, 1.0), null: Null = 0.0
     ) -> None:
@@ -72,6 +74,9 @@ class Depth(Planes):
         # A depth that is the same everywhere has no scale of its own.
         unit = (value - low) / torch.where(high > low, high - low, torch.ones_like(high))
         return (2.0 * unit - 1.0).clamp(-1.0, 1.0)
+
+    def each(self, raw: Any, batch: int) -> Any:
+        return super().each(raw if at_edge(raw) else _flat(raw, batch), batch)
 
     def opened(self, raw: Any, space: Sequence[int]) -> Any:
         return opened_pictures(raw, space, self._read)

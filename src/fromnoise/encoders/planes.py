@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.encoders.base import Encoder, Slot
+from fromnoise.core.images import at_edge
+from fromnoise.encoders.base import Encoder, Slot, repeated
 from fromnoise.layers.condition import Condition
 
 Null = float | Literal["learned"]
@@ -24,10 +25,11 @@ _SLACK = 1e-3
 class Planes(Encoder, ABC):
     """Raw pictures → channels (B, width, H, W), brought to the size of the sample.
 
-    The null is the same in every place, (B, width), so it has every size.
+    The null is the same in every place, (B, width), so it has every size. axes: of one raw input.
     """
 
     slot: Slot = "channels"
+    axes = 3
 
     def __init__(self, width: int, null: Null = 0.0) -> None:
         super().__init__()
@@ -48,6 +50,11 @@ class Planes(Encoder, ABC):
 
     def encode(self, name: str, raw: Any, batch: int) -> Condition:
         return Condition(channels={name: self.planes(name, raw, batch)})
+
+    def each(self, raw: Any, batch: int) -> Any:
+        if at_edge(raw):
+            return [raw] * batch if isinstance(raw, np.ndarray) else raw
+        return repeated(raw, batch, self.axes)
 
     def null(self, name: str, batch: int) -> Condition:
         return Condition(channels={name: self.nothing.expand(batch, -1)})

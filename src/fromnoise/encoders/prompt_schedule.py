@@ -1,17 +1,15 @@
 """Prompts that change while sampling: `[a:b:0.4]`, `[a|b]`, as AUTOMATIC1111 writes them."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from fromnoise.core.errors import UsageError
+from fromnoise.core.texts import NUMBER
 from fromnoise.encoders.prompts import checked
 
 DEEPEST = 50
 """Square brackets within each other at most."""
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,6 @@ def schedule(prompt: str, steps: int) -> list[tuple[int, str]]:
     nodes = _nodes(checked(prompt), 0, len(prompt), _pairs(prompt), 0)
     ends = sorted({steps, *_ends(nodes, steps)})
     return [(end, "".join(_at(nodes, end, steps))) for end in ends]
-
-
-def at(prompts: Sequence[tuple[int, str]], step: int) -> str:
-    """The prompt of a step, counted from 0."""
-    return next((prompt for until, prompt in prompts if step < until), prompts[-1][1])
 
 
 def _pairs(prompt: str) -> dict[int, int]:
@@ -114,7 +107,7 @@ def _bracket(prompt: str, start: int, closed: dict[int, int], depth: int) -> _No
     if signs and set(signs) == {"|"}:
         return _Turns(tuple(inside))
     when = prompt[slice(*spans[-1])].strip()
-    if signs in (":", "::") and _NUMBER.fullmatch(when):
+    if signs in (":", "::") and NUMBER.fullmatch(when):
         before: _Nodes = next(inside) if signs == "::" else ()
         return _Change(before, next(inside), when)
     return None

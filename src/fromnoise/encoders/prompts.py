@@ -14,6 +14,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from fromnoise.core.errors import ShapeError, UsageError
+from fromnoise.core.texts import NUMBER
 
 UP = 1.1
 """What one pair of round brackets multiplies a weight by; square brackets divide by it."""
@@ -56,7 +57,6 @@ _PIECE = re.compile(
 _OPENING = {")": "(", "]": "["}
 _BY = {"(": UP, "[": 1 / UP}
 _BREAK = re.compile(r"\bBREAK\b")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 
 
 def parse(prompt: str) -> tuple[Part, ...]:
@@ -119,7 +119,7 @@ def escaped(text: str) -> str:
 
 
 def _weight(written: str, prompt: str) -> float:
-    if _NUMBER.fullmatch(written) is None or not math.isfinite(float(written)):
+    if NUMBER.fullmatch(written) is None or not math.isfinite(float(written)):
         shown = prompt if len(prompt) <= 60 else f"{prompt[:57]}…"
         raise UsageError(
             f"weight {written!r} in {shown!r} is not a finite number; write (text:1.3), and \\: "

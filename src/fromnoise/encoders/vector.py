@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.encoders.base import ENCODERS, Encoder, Slot
+from fromnoise.encoders.base import ENCODERS, Encoder, Slot, repeated
 from fromnoise.layers.condition import Condition
 
 
@@ -41,6 +41,9 @@ class Vector(Encoder):
         if not bool(torch.isfinite(vector).all()):
             raise UsageError(f"the {name} holds numbers that are not finite")
         return Condition(vector={name: vector / self.width**0.5})
+
+    def each(self, raw: Any, batch: int) -> Any:
+        return repeated(raw, batch, axes=1)
 
     def null(self, name: str, batch: int) -> Condition:
         return Condition(vector={name: torch.zeros(batch, self.width)})

@@ -7,6 +7,7 @@ from fromnoise.guidance.base import (
     Guide,
     Informed,
     Named,
+    Part,
     Wrapper,
     moved,
     slope,
@@ -18,7 +19,7 @@ from fromnoise.guidance.clipping import Clipped, Thresholded
 from fromnoise.guidance.cutouts import Cutouts
 from fromnoise.guidance.loss import LossGuided, loss
 from fromnoise.guidance.matcher import Matcher
-from fromnoise.guidance.named import GUIDES, named, register
+from fromnoise.guidance.named import GUIDES, Load, named, register
 from fromnoise.guidance.noisy_classifier import NoisyClassifier
 from fromnoise.guidance.pictures import color, similar, symmetry
 from fromnoise.guidance.scheduled import Scheduled, Tell, Told
@@ -37,10 +38,12 @@ __all__ = [
     "Decode",
     "Guide",
     "Informed",
+    "Load",
     "LossGuided",
     "Matcher",
     "Named",
     "NoisyClassifier",
+    "Part",
     "Scheduled",
     "SelfConditioning",
     "Tell",

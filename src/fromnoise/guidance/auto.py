@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from fromnoise.core.errors import UsageError
 from fromnoise.denoisers import Bound, Denoiser, NetworkDenoiser, Prediction
 from fromnoise.encoders import Conditioning
-from fromnoise.guidance.base import Decode, Guide, Informed
+from fromnoise.guidance.base import Decode, Guide, Informed, Part
 from fromnoise.guidance.classifier_free import ALWAYS, Interval, checked_interval
 from fromnoise.guidance.named import Load, register
 from fromnoise.guidance.scheduled import Scheduled, Tell, Told
@@ -27,6 +27,7 @@ USUAL = 2.0
 class Opened(Protocol):
     """A model as `fn.load` opens it."""
 
+    denoiser: NetworkDenoiser
     conditioning: Conditioning
 
     def prepared(self, dtype: torch.dtype) -> NetworkDenoiser:
@@ -102,26 +103,30 @@ class _Both(Bound):
 
 @dataclass(frozen=True)
 class Auto(Informed):
-    """The guide that `auto` makes: told what is asked of the model, it tells the worse one too."""
+    """The guide that `auto` makes: told what is asked of the model, it tells the worse one too.
+
+    dtype: what the worse one is run in; None is the type it is in.
+    """
 
     worse: Denoiser | Opened
     scale: float
     interval: Interval
     told: Told | None = None
+    dtype: torch.dtype | None = None
 
-    def informed(self, tell: Tell) -> Guide:
+    def informed(self, tell: Tell, part: Part) -> Guide:
         if isinstance(self.worse, Denoiser):
             return self
         # A worse copy may have encoders of its own, which were trained less too.
-        return Auto(self.worse, self.scale, self.interval, tell(self.worse.conditioning))
+        return replace(self, told=tell(self.worse.conditioning), dtype=part.dtype)
 
     def __call__(self, denoiser: Denoiser, decode: Decode) -> Denoiser:
         del decode
         worse = self.worse
         if not isinstance(worse, Denoiser):
-            prepared = worse.prepared(torch.float32)
-            shown = SELF in prepared.net.accepts.channels
-            worse = SelfConditioning(prepared) if shown else prepared
+            asked = worse.denoiser if self.dtype is None else worse.prepared(self.dtype)
+            shown = SELF in worse.denoiser.net.accepts.channels
+            worse = SelfConditioning(asked) if shown else asked
         return AutoGuided(denoiser, worse, self.scale, self.interval, self.told)
 
 

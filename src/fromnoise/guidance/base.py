@@ -1,13 +1,14 @@
 """What a guide is, and what every guide is made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fromnoise.core.errors import UsageError
+from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.tensors import expand
 from fromnoise.denoisers import Bound, Denoiser, Prediction
 from fromnoise.guidance.scheduled import Tell
@@ -59,11 +60,33 @@ class _Run(Bound):
         return self._wrapper.believe(self._inner, x, t, self._condition)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The samples of a call that one batch holds.
+
+    index (B,): which of them; a batch that is filled up holds its last one several times.
+    dtype: what the network is run in.
+    """
+
+    index: Tensor
+    dtype: torch.dtype = torch.float32
+
+    def of(self, values: Any) -> Any:
+        """What of values, a tensor or a sequence with one for each sample, is of these."""
+        if isinstance(values, Tensor):
+            return values[self.index.to(values.device)]
+        return [values[i] for i in self.index.tolist()]
+
+
 class Informed(ABC):
-    """A guide that wants to know what the model is told, beyond the condition it was made into."""
+    """A guide that wants to know which samples it guides, or what the model is told of them."""
+
+    def check(self, count: int) -> None:
+        """Raise ShapeError where it has a value for each sample, and not for `count` of them."""
+        del count
 
     @abstractmethod
-    def informed(self, tell: Tell) -> Guide:
+    def informed(self, tell: Tell, part: Part) -> Guide:
         """The guide for one batch; `tell(conditioning)` is what is asked, by those encoders."""
 
     @abstractmethod
@@ -73,16 +96,43 @@ class Informed(ABC):
 
 @dataclass(frozen=True)
 class Named(Informed):
-    """A guide that was asked for by a text, such as "color:blue:20": so it can be asked again."""
+    """A guide that was asked for by a text, such as "color:blue:20": so it can be asked again.
+
+    used: the fingerprints of the models and files that the text names, by those names.
+    """
 
     text: str
     guide: Guide
+    used: Mapping[str, str] = field(default_factory=dict)
 
-    def informed(self, tell: Tell) -> Guide:
-        return self.guide.informed(tell) if isinstance(self.guide, Informed) else self.guide
+    def check(self, count: int) -> None:
+        if isinstance(self.guide, Informed):
+            self.guide.check(count)
+
+    def informed(self, tell: Tell, part: Part) -> Guide:
+        return self.guide.informed(tell, part) if isinstance(self.guide, Informed) else self.guide
 
     def __call__(self, denoiser: Denoiser, decode: Decode) -> Denoiser:
         return self.guide(denoiser, decode)
+
+
+def each_has_one(what: str, given: int, count: int) -> None:
+    """Raise ShapeError where values for each sample are not as many as the samples."""
+    if given != count:
+        raise ShapeError(f"{given} {what} given for {count} samples; give one each")
+
+
+def finite_scale(scale: float | Tensor | Sequence[float], what: str) -> float | Tensor:
+    """A scale, or one for each sample (B,), as it is; UsageError for what is none."""
+    try:
+        values = torch.as_tensor(scale, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(f"{what} {scale!r:.60} is no number, nor one for each sample") from None
+    if not bool(torch.isfinite(values).all()):
+        raise UsageError(f"{what} {scale} is not finite")
+    if values.ndim > 1:
+        raise ShapeError(f"{what} of shape {tuple(values.shape)}; give a number, or (B,)")
+    return values if values.ndim else values.item()
 
 
 def slope(

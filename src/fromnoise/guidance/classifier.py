@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,9 +12,22 @@ from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.tensors import expand
 from fromnoise.denoisers import Bound, Denoiser, Prediction
 from fromnoise.encoders import Label
-from fromnoise.guidance.base import Ask, Decode, Guide, Named, Wrapper, moved, slope
+from fromnoise.guidance.base import (
+    Ask,
+    Decode,
+    Guide,
+    Informed,
+    Named,
+    Part,
+    Wrapper,
+    each_has_one,
+    finite_scale,
+    moved,
+    slope,
+)
 from fromnoise.guidance.named import Load, register
 from fromnoise.guidance.noisy_classifier import NoisyClassifier, Opened
+from fromnoise.guidance.scheduled import Tell
 from fromnoise.layers.condition import Condition
 
 Reads = Callable[..., Tensor]
@@ -111,11 +125,12 @@ class ClassifierGuided(Wrapper):
 
 
 @dataclass(frozen=True, eq=False)
-class ByClassifier:
+class ByClassifier(Informed):
     """The guide that `classifier` makes: calling it guides a denoiser.
 
     label None: each sample's label is that of the call, whether or not the network is told it.
-    known: the classes of a noisy classifier.
+    known: the classes of a noisy classifier. In a call each batch gets its samples' own labels and
+    scales.
     """
 
     log_odds: Callable[[Denoiser, Decode], LogOdds]
@@ -124,6 +139,18 @@ class ByClassifier:
     through: Through
     limit: float | None
     known: Label | None
+
+    def check(self, count: int) -> None:
+        if _several(self.label):
+            each_has_one("labels of a classifier", len(self.label), count)
+        if isinstance(self.scale, Tensor) and self.scale.ndim:
+            each_has_one("classifier scales", len(self.scale), count)
+
+    def informed(self, tell: Tell, part: Part) -> Guide:
+        del tell
+        label = part.of(self.label) if _several(self.label) else self.label
+        each = isinstance(self.scale, Tensor) and self.scale.ndim
+        return replace(self, label=label, scale=part.of(self.scale) if each else self.scale)
 
     def __call__(self, denoiser: Denoiser, decode: Decode) -> Denoiser:
         return ClassifierGuided(
@@ -135,6 +162,11 @@ class ByClassifier:
             self.limit,
             self.known,
         )
+
+
+def _several(label: Any) -> bool:
+    """Whether a label is one for each sample."""
+    return isinstance(label, Sequence) and not isinstance(label, str)
 
 
 class Unheard(Denoiser):
@@ -189,14 +221,14 @@ def classifier(
     """
     if limit is not None and not limit > 0:
         raise UsageError(f"a limit of {limit} leaves no guidance; use one above 0, or none")
-    if not bool(torch.isfinite(torch.as_tensor(scale, dtype=torch.float64)).all()):
-        raise UsageError(f"classifier scale {scale} is not finite")
+    scale = finite_scale(scale, "classifier scale")
+    if isinstance(label, Tensor | np.ndarray):
+        label = label.tolist()
     if callable(by) and not isinstance(by, NoisyClassifier):
         return ByClassifier(_of_function(by), label, scale, through or "x0", limit, None)
     noisy = by if isinstance(by, NoisyClassifier) else NoisyClassifier.of(by)
     if label is not None:
-        several = isinstance(label, Sequence) and not isinstance(label, str)
-        noisy.label.vector(label, len(label) if several else 1)
+        noisy.label.vector(label, len(label) if _several(label) else 1)
     return ByClassifier(_of_network(noisy), label, scale, through or "x_t", limit, noisy.label)
 
 

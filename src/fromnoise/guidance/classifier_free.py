@@ -131,7 +131,10 @@ def _spread(told: Tensor, guided: Tensor) -> Tensor:
 
 def checked_interval(interval: Interval) -> Interval:
     """The interval, if it is one of times in [0, 1]; UsageError otherwise."""
-    low, high = (float(end) for end in interval)
+    try:
+        low, high = (float(end) for end in interval)
+    except (TypeError, ValueError):
+        raise UsageError(f"the interval {interval!r:.60} is not two times (low, high)") from None
     if not 0.0 <= low < high <= 1.0:
         raise UsageError(
             f"guidance cannot act from t = {low:g} to {high:g}; give two times in [0, 1], the "
@@ -142,6 +145,6 @@ def checked_interval(interval: Interval) -> Interval:
 
 def checked_rescale(share: float) -> float:
     """The share, if it is one from 0 to 1; UsageError otherwise."""
-    if not 0.0 <= share <= 1.0:
+    if not (isinstance(share, int | float) and 0.0 <= share <= 1.0):
         raise UsageError(f"rescale {share} is not a share from 0 (none) to 1")
     return float(share)

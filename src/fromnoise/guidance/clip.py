@@ -11,7 +11,18 @@ from torch import Tensor
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.tensors import expand
 from fromnoise.denoisers import Denoiser, Prediction
-from fromnoise.guidance.base import Ask, Decode, Guide, Informed, Wrapper, moved, slope
+from fromnoise.guidance.base import (
+    Ask,
+    Decode,
+    Guide,
+    Informed,
+    Part,
+    Wrapper,
+    each_has_one,
+    finite_scale,
+    moved,
+    slope,
+)
 from fromnoise.guidance.classifier import Through
 from fromnoise.guidance.cutouts import WHOLE, Cutouts
 from fromnoise.guidance.matcher import CLEAN, PROMPT, Matcher, Opened
@@ -86,7 +97,7 @@ class TextGuided(Wrapper):
         """How near the belief's cut-outs are to the text, their mean, (B,)."""
         pictures = self.decode(x0)
         goals = self._told()[0].expand(len(pictures), -1, -1)
-        size = getattr(self.matcher.net.tower, "size", min(pictures.shape[2:]))
+        size = self.matcher.net.tower.side or min(pictures.shape[2:])
         fits = torch.zeros(len(pictures), dtype=pictures.dtype)
         for time in sorted(set(t.tolist())):
             rows = (t == time).nonzero()[:, 0]
@@ -123,16 +134,22 @@ class ByText(Informed):
     distance: Distance
     limit: float | None
 
-    def informed(self, tell: Tell) -> Guide:
+    def check(self, count: int) -> None:
+        if isinstance(self.scale, Tensor) and self.scale.ndim:
+            each_has_one("scales of a text", len(self.scale), count)
+
+    def informed(self, tell: Tell, part: Part) -> Guide:
         """The guide of one batch: to the prompt of each sample, that of the first step."""
-        if self.goals is not None:
-            return self
+        each = isinstance(self.scale, Tensor) and self.scale.ndim
+        own = replace(self, scale=part.of(self.scale) if each else self.scale)
+        if own.goals is not None:
+            return own
         _, told = tell(self.matcher.conditioning)[0]
         if told is None or told.null is None or _same(told, told.null):
             raise UsageError(NO_PROMPT)
         with torch.no_grad():
-            goals = self.matcher.net.texts(told.vector[PROMPT])
-        return replace(self, goals=(goals[:, None], torch.ones(1)))
+            goals = self.matcher.directions(told.vector[PROMPT], part.dtype)
+        return replace(own, goals=(goals[:, None], torch.ones(1)))
 
     def __call__(self, denoiser: Denoiser, decode: Decode) -> Denoiser:
         how = (self.scale, self.through, self.cutouts, self.distance, self.limit)
@@ -173,8 +190,7 @@ def clip(
     matcher = by if isinstance(by, Matcher) else Matcher.of(by)
     if limit is not None and not limit > 0:
         raise UsageError(f"a limit of {limit} leaves no guidance; use one above 0, or none")
-    if not bool(torch.isfinite(torch.as_tensor(scale, dtype=torch.float64)).all()):
-        raise UsageError(f"scale {scale} of a text is not finite")
+    scale = finite_scale(scale, "the scale of a text,")
     cut = Cutouts(cutouts) if isinstance(cutouts, int) else cutouts or WHOLE
     shown: Through = through or ("x_t" if matcher.net.noisy and cut == WHOLE else "x0")
     if shown == "x_t" and not matcher.net.noisy:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fromnoise.core.errors import UsageError
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.encoders.prompts import escaped
-from fromnoise.guidance.noisy_classifier import matched
+from fromnoise.guidance.noisy_classifier import Reading, matched
 from fromnoise.nets.image_text import ImageText
 from fromnoise.processes import Process
 
@@ -30,7 +30,7 @@ class Opened(Protocol):
     conditioning: Conditioning
 
 
-class Matcher(nn.Module):
+class Matcher(Reading):
     """Pictures and texts as directions (B, D), and how well they fit: e^s·cos.
 
     Trained on pairs, e^s·cos(f(x_t, t), g(c)) is log p(c | x_t) − log p(c) but for a number that is
@@ -42,7 +42,7 @@ class Matcher(nn.Module):
     """
 
     def __init__(self, reader: NetworkDenoiser, conditioning: Conditioning) -> None:
-        super().__init__()
+        super().__init__(reader)
         if not isinstance(reader.net, ImageText):
             raise UsageError(
                 f"a {type(reader.net).__name__} does not compare pictures with texts; use a run of "
@@ -53,7 +53,6 @@ class Matcher(nn.Module):
                 f"an image-text model is told a {PROMPT} and nothing else, not "
                 f"{', '.join(conditioning.names) or 'nothing'}"
             )
-        self.reader = reader
         self.conditioning = conditioning
 
     @property
@@ -80,8 +79,14 @@ class Matcher(nn.Module):
             raise UsageError(CLEAN)
         if process is not None and process is not self.reader.process:
             x, t = matched(x, t, process, self.reader.process)
-        like = self.net.log_scale
-        return self.reader.output(x.to(like), t.to(like.device)).to(x)
+        reader = self._in(x.dtype)
+        like = next(reader.parameters())
+        return reader.output(x.to(like), t.to(like.device)).to(x)
+
+    def directions(self, told: Tensor, dtype: torch.dtype) -> Tensor:
+        """The directions (N, D) of texts, from their encoder's vectors (N, words)."""
+        net = cast(ImageText, self._in(dtype).net)
+        return net.texts(told.to(net.log_scale))
 
     def texts(self, prompts: Sequence[str]) -> Tensor:
         """The directions (N, D) of prompts, with weights and all that a prompt may say."""

@@ -1,12 +1,13 @@
 """Guides asked for by a text, `name:value[:scale]`, as on the command line and in recipes."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fromnoise.core.errors import UsageError, unknown
+from fromnoise.core.files import sha256
+from fromnoise.core.texts import NUMBER
 from fromnoise.guidance.base import Guide, Named
 
 Load = Callable[[str], Any]
@@ -32,8 +33,6 @@ class Form:
 GUIDES: dict[str, Form] = {}
 """Every guide that a text can ask for, by name."""
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
-
 
 def register(written: str) -> Callable[[Maker], Maker]:
     """List a maker under the name that its written form, such as "clip:RUN:TEXT", begins with."""
@@ -50,7 +49,8 @@ def named(text: str, load: Load) -> Named:
 
     A number after the last value is the scale. So a value that itself ends in a colon and a
     number is only understood with its scale: "clip:RUN:at 10:30:1". load: opens models by name,
-    `fn.load`. What it makes remembers its text, so that a picture drawn with it can be replayed.
+    `fn.load`. What it makes remembers its text, so that a picture drawn with it can be replayed,
+    and the fingerprints of what it names, so that it can be said whether they are the same then.
 
     >>> named("colour:#3366cc:20", load=str).text
     'colour:#3366cc:20'
@@ -65,10 +65,22 @@ def named(text: str, load: Load) -> Named:
     values = [part.strip() for part in rest.split(":", form.values - 1)]
     head, colon, tail = values[-1].rpartition(":")
     scale = None
-    if colon and _NUMBER.fullmatch(tail.strip()):
+    if colon and NUMBER.fullmatch(tail.strip()):
         values[-1], scale = head.strip(), float(tail)
     if len(values) < form.values or not all(values):
         raise UsageError(f"the guide {text!r} is not complete; write {form.written}[:SCALE]")
     if scale is not None and not math.isfinite(scale):
         raise UsageError(f"the guide {text!r} has no finite scale")
-    return Named(text.strip(), form.make(values, scale, load))
+    used: dict[str, str] = {}
+
+    def opened(source: str) -> Any:
+        model = load(source)
+        fingerprint = getattr(model, "fingerprint", None)
+        if fingerprint is not None:
+            used[source] = fingerprint
+        return model
+
+    guide = form.make(values, scale, opened)
+    kinds = form.written.split(":")[1:]
+    used |= {v: sha256(v) for kind, v in zip(kinds, values, strict=True) if kind == "FILE"}
+    return Named(text.strip(), guide, used)

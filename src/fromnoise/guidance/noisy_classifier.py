@@ -21,7 +21,24 @@ class Opened(Protocol):
     card: Any
 
 
-class NoisyClassifier(nn.Module):
+class Reading(nn.Module):
+    """A network that reads samples, behind what tells it x and t: run in the type they are in."""
+
+    def __init__(self, reader: NetworkDenoiser) -> None:
+        super().__init__()
+        self.reader = reader
+        self._double: NetworkDenoiser | None = None
+
+    def _in(self, dtype: torch.dtype) -> NetworkDenoiser:
+        """The network in a type: float64 where samples are, so that batches agree as they do."""
+        if dtype != torch.float64 or next(self.reader.parameters()).dtype == dtype:
+            return self.reader
+        if self._double is None:
+            self._double = copy.deepcopy(self.reader).double()
+        return self._double
+
+
+class NoisyClassifier(Reading):
     """log p(y | x_t) up to a constant, (B, K), of samples that are noisy by any process.
 
     A classifier knows the noise by its σ/α alone. So x_t of another process is shown to it at its
@@ -33,14 +50,12 @@ class NoisyClassifier(nn.Module):
     """
 
     def __init__(self, reader: NetworkDenoiser, classes: int | Sequence[str]) -> None:
-        super().__init__()
+        super().__init__(reader)
         if reader.net.draws:
             raise UsageError(
                 f"a {type(reader.net).__name__} draws and does not classify; guide by a run of "
                 "the recipe digits-classifier, say"
             )
-        self.reader = reader
-        self._double: NetworkDenoiser | None = None
         self.label = Label(classes)
         if self.label.width != reader.net.out_channels:
             raise UsageError(
@@ -59,14 +74,6 @@ class NoisyClassifier(nn.Module):
         if process is not None and process is not self.reader.process:
             x, t = matched(x, t, process, self.reader.process)
         return reader.output(x.to(like), t.to(like.device)).to(x)
-
-    def _in(self, dtype: torch.dtype) -> NetworkDenoiser:
-        """The network in a type: float64 where samples are, so that batches agree as they do."""
-        if dtype != torch.float64:
-            return self.reader
-        if self._double is None:
-            self._double = copy.deepcopy(self.reader).double()
-        return self._double
 
 
 def matched(x: Tensor, t: Tensor, of: Process, to: Process) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from fromnoise import guidance, samplers
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.denoisers import Denoiser
-from fromnoise.guidance import Guide, Informed, Told
+from fromnoise.guidance import Guide, Informed, Part, Told
 from fromnoise.guidance.classifier import LABEL
 from fromnoise.layers.fast import best_dtype
 from fromnoise.model.told import Telling
@@ -121,7 +121,9 @@ def _steered(
     for guide in steering.guides:
         if isinstance(guide, Informed):
             with torch.no_grad():
-                guide = guide.informed(lambda encoders: draw.telling.among(encoders, index))
+                guide = guide.informed(
+                    lambda encoders: draw.telling.among(encoders, index), Part(index, draw.dtype)
+                )
         denoiser = guide(denoiser, model.pictured)
     if steering.threshold is not None:
         return guidance.Thresholded(denoiser, steering.threshold, steering.limit or 1.0), sampler

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fromnoise import grids, samplers
 from fromnoise.codecs import Codec
-from fromnoise.core.config import plain
 from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import seeds_for
 from fromnoise.denoisers import NetworkDenoiser
@@ -24,7 +23,7 @@ from fromnoise.model.aside import aside, told_aside
 from fromnoise.model.draw import Draw, grid_in_name, precision, walk, whole
 from fromnoise.model.estimate import watched
 from fromnoise.model.samples import Samples
-from fromnoise.model.steering import Asked, away_from, listed, recorded, steering
+from fromnoise.model.steering import Asked, away_from, listed, recorded, steering, told_each
 from fromnoise.model.stream import Stream
 from fromnoise.model.told import Telling, raw_inputs
 from fromnoise.samplers import Sampler
@@ -221,9 +220,8 @@ class Model:
             "sampler": name,
             "grid": "explicit" if isinstance(grid, Tensor) else grid or self.defaults.grid,
             "eta": eta,
-            "label": plain(label),
-            "prompt": plain(prompt),
-            **recorded(draw, asked, inputs),
+            **recorded(draw, asked),
+            **told_each(self, draw, classes, label, negative, inputs),
         }
         return Stream(walk(self, draw), self.decode, recipe)
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fromnoise.core.images import grid_image, png_bytes, to_pil
 
-EACH = ("seeds", "label", "prompt", "negative", "guidance")
-"""What of a recipe may be a list with one entry for each sample."""
+EACH = ("seeds", "label", "prompt", "inputs", "negative", "guidance")
+"""What of a recipe may differ from sample to sample: every list in it has one entry for each."""
 
 
 class Samples(Sequence[Any]):
@@ -49,16 +49,34 @@ class Samples(Sequence[Any]):
 
 def part_of(recipe: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     """The recipe of some samples of a call: what was given for each is cut down with them."""
-    count = len(recipe["seeds"])
+    return {key: cut(value, rows) if key in EACH else value for key, value in recipe.items()}
 
-    def cut(value: Any) -> Any:
-        each = isinstance(value, list) and len(value) == count
-        return [value[i] for i in rows] if each else value
 
-    part = {key: cut(value) if key in EACH else value for key, value in recipe.items()}
-    if "inputs" in part:
-        part["inputs"] = {name: cut(value) for name, value in part["inputs"].items()}
-    return part
+def cut(value: Any, rows: Sequence[int]) -> Any:
+    """What of a value is of some of the samples: of every list, tensor and array in it these rows.
+
+    So it is of values whose lists have an entry for each sample, as `Conditioning.each` makes them.
+    """
+    if isinstance(value, Mapping):
+        return {name: cut(one, rows) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [value[i] for i in rows]
+    return value[list(rows)] if isinstance(value, Tensor | np.ndarray) and value.ndim else value
+
+
+def one_of(recipe: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """The recipe of sample `index` of a call as that of a call of its own; seeds stay a list."""
+    one = {
+        key: _single(cut(recipe[key], [index])) if key in EACH else recipe[key] for key in recipe
+    }
+    return {**one, "seeds": [recipe["seeds"][index]]}
+
+
+def _single(value: Any) -> Any:
+    """What was cut to one sample, out of its lists."""
+    if isinstance(value, Mapping):
+        return {name: _single(one) for name, one in value.items()}
+    return value[0] if isinstance(value, list) else value
 
 
 def sheet(tensor: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:

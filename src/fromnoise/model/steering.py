@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from fromnoise.core.config import plain
 from fromnoise.core.errors import ShapeError, UsageError
-from fromnoise.guidance import Guide, Named
+from fromnoise.core.files import sha256
+from fromnoise.encoders import Label
+from fromnoise.guidance import Guide, Informed, Named
 from fromnoise.guidance.classifier_free import ALWAYS, checked_interval, checked_rescale
 from fromnoise.guidance.clipping import checked_share
 from fromnoise.model.draw import Draw, Steering
@@ -46,7 +49,9 @@ def steering(model: "Model", asked: Asked, told: Mapping[str, Any], count: int) 
             raise UsageError(f"{name} says how guidance acts, and there is none; give guidance")
     guides = listed(asked.guide)
     for guide in guides:
-        # What does not fit this model is said before anything is drawn.
+        # What does not fit this model or call is said before anything is drawn.
+        if isinstance(guide, Informed):
+            guide.check(count)
         guide(model.denoiser, model.pictured)
     threshold = asked.threshold
     return Steering(
@@ -59,15 +64,13 @@ def steering(model: "Model", asked: Asked, told: Mapping[str, Any], count: int) 
     )
 
 
-def recorded(draw: Draw, asked: Asked, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+def recorded(draw: Draw, asked: Asked) -> dict[str, Any]:
     """What a recipe holds of a draw: plain values, and "given" for what is none."""
     steered = draw.steering
     guides = [guide.text if isinstance(guide, Named) else GIVEN for guide in steered.guides]
     return {
         "steps": len(draw.grid) - 1,
         "guidance": torch.as_tensor(steered.scale, dtype=torch.float64).tolist(),
-        "inputs": {name: _plain(value) for name, value in (inputs or {}).items()},
-        "negative": _plain(asked.negative),
         "interval": None if asked.interval is None else list(steered.interval),
         "rescale": steered.rescale,
         "guide": guides,
@@ -77,6 +80,39 @@ def recorded(draw: Draw, asked: Asked, inputs: Mapping[str, Any] | None) -> dict
         "dtype": str(draw.dtype).removeprefix("torch."),
         "shape": list(draw.shape),
         "start": "noise" if draw.start is None else GIVEN,
+    }
+
+
+def told_each(
+    model: "Model",
+    draw: Draw,
+    classes: Label | None,
+    label: Any,
+    negative: Any,
+    inputs: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What a recipe holds of what is told: every list in it has one entry for each sample.
+
+    Under "used" stand the fingerprints of the models and files that guides and inputs name.
+    classes: of a label that guides alone are told.
+    """
+    telling, count = draw.telling, len(draw.seeds)
+    raw = model.conditioning.each(telling.raw, count)
+    away: Any = model.conditioning.each(telling.negative or {}, count)
+    if negative is not None and not isinstance(negative, Mapping):
+        (away,) = away.values()
+    among = {name: raw.pop(name) for name in inputs or {} if name in raw}
+    named = [guide for guide in draw.steering.guides if isinstance(guide, Named)]
+    used = {name: mark for guide in named for name, mark in guide.used.items()}
+    for name, value in among.items():
+        if model.conditioning.encoders[name].slot == "channels":
+            used |= {path: sha256(path) for path in _paths(value)}
+    return {
+        "used": used,
+        "label": plain(raw.get("label") if classes is None else classes.each(label, count)),
+        "prompt": plain(raw.get("prompt")),
+        "inputs": {name: _plain(value) for name, value in among.items()},
+        "negative": None if negative is None else _plain(away),
     }
 
 
@@ -94,7 +130,12 @@ def _scale(
     heard = moving or any(model.conditioning.droppable(name) for name in told)
     if guidance is None:
         return model.defaults.guidance if heard else 1.0
-    scale = torch.as_tensor(guidance, dtype=torch.float64)
+    try:
+        scale = torch.as_tensor(guidance, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(
+            f"guidance {guidance!r:.60} is no number, nor one for each sample"
+        ) from None
     if not bool(torch.isfinite(scale).all()):
         raise UsageError(f"guidance {guidance} is not finite")
     if scale.ndim and scale.shape != (count,):
@@ -143,6 +184,16 @@ def listed(guide: Guide | Iterable[Guide]) -> tuple[Guide, ...]:
                 "fn.guidance.named(text, fn.load) does of a text"
             )
     return guides
+
+
+def _paths(value: Any) -> set[str]:
+    """The files that an input names."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return {path for one in value for path in _paths(one)}
+    # A class by its name may stand in an input too.
+    return {value} if isinstance(value, str) and Path(value).is_file() else set()
 
 
 def _plain(value: Any) -> Any:

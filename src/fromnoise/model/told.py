@@ -97,13 +97,15 @@ def raw_inputs(
 
     Raises UsageError for an empty prompt, and for what is given twice.
     """
-    if isinstance(prompt, str) and not prompt.strip():
-        raise UsageError("the prompt is empty; say what to draw, or leave it out")
     named = {"label": label, "prompt": prompt}
     twice = sorted(name for name in inputs or {} if named.get(name) is not None)
     if twice:
         raise UsageError(f"the {twice[0]} is given twice, by itself and among the inputs")
     told = {**named, **(inputs or {})}
+    given = told["prompt"]
+    each = given if isinstance(given, list | tuple) else [given]
+    if any(isinstance(one, str) and not one.strip() for one in each):
+        raise UsageError("the prompt is empty; say what to draw, or leave it out")
     return {name: value for name, value in told.items() if value is not None}
 
 

@@ -56,10 +56,12 @@ class Network(nn.Module, ABC):
     is a multiple of `divisor`; `accepts` says which slots of a condition it takes: all of them
     and no others. `checkpointing` trades memory for a second forward pass in training.
     draws: whether its answer is a sample or leads to one; a classifier's is a reading of one.
+    side: the height and width of the only pictures it takes; None where it takes others too.
     guide: how to ask for one that does not draw as a guide of another model.
     """
 
     draws = True
+    side: int | None = None
     guide = "classifier:{run}"
     config: dict[str, Any]
     in_channels: int

@@ -84,7 +84,7 @@ class Classifier(Descending):
         self.patch = style.patch
         self.divisor = style.patch * 2 ** (len(multipliers) - 1)
         self.accepts = Accepts()
-        self.size = size
+        self.side = size
         if size < 1 or size % self.divisor or classes < 1:
             raise UsageError(
                 f"a classifier needs a size that is a multiple of {self.divisor} and a class; "
@@ -105,9 +105,9 @@ class Classifier(Descending):
         self.pool = AttentionPool(cells, widths[-1], heads, classes, "pool")
 
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        if tuple(x.shape[2:]) != (self.size, self.size):
+        if tuple(x.shape[2:]) != (self.side, self.side):
             raise ShapeError(
-                f"this classifier takes pictures of {self.size} by {self.size}, "
+                f"this classifier takes pictures of {self.side} by {self.side}, "
                 f"not {tuple(x.shape[2:])}"
             )
         h, _, _ = self.descend(x, time, condition)

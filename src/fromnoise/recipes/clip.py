@@ -86,7 +86,7 @@ def shapes_clip_noisy() -> Recipe:
         "The same of noisy scenes, told how noisy: it guides other models to a text.",
         "Radford et al. 2021 (CLIP); Nichol et al. 2021 (GLIDE, section 2.4)",
         noisy=True,
-        steps=800,
+        steps=1900,
     )
 
 

@@ -28,5 +28,8 @@ def maps_to_pictures() -> Recipe:
             checkpoint_every=200,
             sample_every=400,
         ),
-        sampling=SamplingSettings(grid="uniform", steps=20),
+        # White is the end of the range; unclipped, what is left of the noise speckles it.
+        sampling=SamplingSettings(
+            sampler="dpm++2m_sde", grid="uniform", steps=20, guidance=2.0, clip=1.0
+        ),
     )
