@@ -102,6 +102,7 @@ def test_emoji_are_coloured_named_and_known() -> None:
 
 
 @needs_font
+@pytest.mark.slow
 def test_dyed_emoji_keep_the_signs_and_add_pairs_of_words() -> None:
     emoji = data.Emoji(32, dyed=True)
     plain = data.Emoji(32)

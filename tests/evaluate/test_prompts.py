@@ -63,6 +63,7 @@ def test_data_without_a_judge_has_none() -> None:
         prompt_sets(*data.load("digits").split(0.2), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_font(), reason="no colour-emoji font is installed")
 def test_emoji_are_their_own_nearest_and_dyed_ones_are_of_their_colour() -> None:
     emoji = data.Emoji(16, dyed=True)

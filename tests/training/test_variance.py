@@ -137,11 +137,11 @@ def test_over_all_times_it_is_the_bound_that_is_measured(levels: int | None) -> 
     torch.testing.assert_close(3 * total, measured.steps + measured.decoder, rtol=1e-9, atol=1e-9)
 
 
-def _gradients(bound: Bound, weight: float) -> dict[str, Tensor]:
+def _gradients(bound: Bound) -> dict[str, Tensor]:
     denoiser, x0 = _chain()
     objective = Denoising(
         denoiser, Conditioning({}), WEIGHTINGS.build({"kind": "simple"}),
-        TIME_SAMPLINGS.build({"kind": "index"}), 0.0, 0.0, weight, bound,
+        TIME_SAMPLINGS.build({"kind": "index"}), 0.0, 0.0, bound,
     )  # fmt: skip
     batch = Batch(x0, None, torch.arange(len(x0)))
     objective.loss(batch, Draws.of_step(0, 1, range(len(x0)), len(x0))).backward()
@@ -152,10 +152,10 @@ def _gradients(bound: Bound, weight: float) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("levels", [None, 9])
 def test_the_hybrid_loss_leaves_the_gradient_of_the_mean_as_it_is(levels: int | None) -> None:
-    plain, hybrid = (_gradients(Bound("hybrid", levels), w) for w in (0.0, 0.5))
+    plain, hybrid = (_gradients(Bound("hybrid", levels, w)) for w in (0.0, 0.5))
     assert torch.equal(plain["mean"], hybrid["mean"])
     assert plain["variance"].abs().max() == 0 < hybrid["variance"].abs().max()
-    bound = _gradients(Bound("vlb", levels), 0.5)
+    bound = _gradients(Bound("vlb", levels, 0.5))
     assert not torch.allclose(bound["mean"], plain["mean"], rtol=0.1)
     assert all(torch.isfinite(g).all() and g.abs().max() > 0 for g in bound.values())
 

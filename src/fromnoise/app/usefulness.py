@@ -21,7 +21,7 @@ from fromnoise.interop.loading import load
 from fromnoise.model import Model
 from fromnoise.samplers import last
 
-_HELD_OUT = 1000
+_HELD_OUT = 500
 _HOW = {"accuracy": (400, 64, 3), "miou": (150, 16, 2), "ap50": (150, 16, 2)}
 """Steps, batch and runs of each learner: enough for real data to be learned from in seconds."""
 

@@ -144,7 +144,7 @@ class Detector(Learner):
 class Dense(nn.Module):
     """A U-Net of three levels: (B, channels, H, W) → (B, answers, H/stride, W/stride)."""
 
-    def __init__(self, channels: int, answers: int, stride: int, width: int = 16) -> None:
+    def __init__(self, channels: int, answers: int, stride: int, width: int = 8) -> None:
         super().__init__()
         self.first = _pair(channels, width)
         self.second = _pair(width, 2 * width)

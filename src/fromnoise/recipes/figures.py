@@ -143,5 +143,9 @@ FIGURES = {
         "first 0.727; colour named without training 1.000, kind 0.841; 4 minutes of one core "
         "(`fromnoise evaluate runs/shapes-clip`)"
     ),
+    "shapes-text": (
+        "not there yet: 0.10 of the attributes of captions it has seen are right, 0.03 of others; "
+        "an hour of one core (`fromnoise evaluate runs/shapes-text --samples 600`)"
+    ),
 }
 """Recipe → its figures, from `evaluation.json`, and the command that measured them."""
