@@ -53,6 +53,9 @@ def test_it_goes_on_and_is_measured_by_noise(
 def test_it_is_not_sampled(
     classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for form in ("onnx", "torch-export"):
+        assert command(["convert", str(classifier), str(tmp_path / "made"), "--to", form]) == 2
+        assert "draws nothing" in capsys.readouterr().err
     out = tmp_path / "out"
     assert command(["sample", str(classifier), "-n", "2", "--out", str(out)]) == 2
     said = capsys.readouterr().err

@@ -108,12 +108,18 @@ def test_evaluating_writes_every_documented_figure(trained: Path) -> None:
     assert page.count("data:image/png;base64") >= 4
 
 
-def test_points_are_written_as_a_table_and_a_scatter(tmp_path: Path) -> None:
+def test_points_are_written_as_a_table_and_a_scatter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, out = tmp_path / "points", tmp_path / "out"
     assert run(["train", "points-flow", "--out", str(folder), "--train.steps", "5"]) == 0
     assert run(["sample", str(folder), "-n", "40", "--steps", "3", "--out", str(out)]) == 0
     assert np.load(out / "samples.npy", allow_pickle=False).shape == (40, 2)
     assert (out / "sheet.png").exists()
+    capsys.readouterr()
+    assert run(["evaluate", str(folder), "--guidance", "2"]) == 2
+    assert "told no label to be guided by; leave out --guidance" in capsys.readouterr().err
+    assert not (folder / "evaluation.json").exists()
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def small(tmp_path: Path) -> Path:
     return tmp_path / "small.json"
 
 
+@pytest.mark.slow
 def test_a_folder_of_many_sizes_from_end_to_end(
     pets: Path, small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def _emoji_font() -> Path | None:
 needs_font = pytest.mark.skipif(_emoji_font() is None, reason="no colour-emoji font is installed")
 
 
+@pytest.mark.slow
 @needs_font
 def test_emoji_are_coloured_named_and_known() -> None:
     emoji = data.load({"kind": "emoji"})

@@ -30,12 +30,12 @@ def _take(batches: Iterator[data.Batch], count: int) -> list[data.Batch]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_reading_from_a_step_continues_exactly_with_any_workers(workers: int) -> None:
-    digits = data.load("digits")
-    told = _take(iter(data.Loader(digits, 700, seed=5, augment=AUGMENT)), 6)
+    digits = data.Subset(data.load("digits"), range(180))
+    told = _take(iter(data.Loader(digits, 70, seed=5, augment=AUGMENT)), 6)
     for start in (0, 3):
-        loader = data.Loader(digits, 700, seed=5, workers=workers, augment=AUGMENT)
+        loader = data.Loader(digits, 70, seed=5, workers=workers, augment=AUGMENT)
         assert _same(_take(loader.start(start), 6 - start), told[start:])
-    other = data.Loader(digits, 700, seed=6, workers=workers, augment=AUGMENT)
+    other = data.Loader(digits, 70, seed=6, workers=workers, augment=AUGMENT)
     assert not _same(_take(other.start(0), 2), told[:2])
 
 

@@ -62,6 +62,7 @@ def test_frechet_in_one_dimension_is_the_squared_wasserstein_distance():
     assert frechet_distance(x, y, resamples=1).value == pytest.approx(sorted_gap, rel=1 / 390)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_frechet_distance_covers_its_expectation():
     values = []
     for seed in range(120):

@@ -101,6 +101,7 @@ def test_a_reader_survives_a_file_and_a_changed_weight_is_noticed(reader, digits
         restore(state, {"name": "x"})
 
 
+@pytest.mark.slow
 def test_a_classifier_trained_on_real_data_beats_ones_trained_on_spoilt_data(digits):
     train, held_out = digits
     test = (held_out.x, held_out.label)

@@ -183,6 +183,7 @@ def test_traces_of_a_network_with_attention():
 LEVELS = torch.linspace(-1, 1, 17, dtype=torch.float64)[:, None]
 
 
+@pytest.mark.slow
 def test_lifted_bits_of_evenly_likely_levels_are_log2_of_their_number():
     denoiser = EmpiricalDenoiser(LEVELS, schedules.ve(0.002, 80.0))
     settings = OdeSettings(start=limits(denoiser.process)[0] * 2)

@@ -65,6 +65,7 @@ def test_the_optimal_variance_makes_the_bound_the_entropy_on_any_grid(name: str,
     assert mismatch < 1e-3
 
 
+@pytest.mark.slow
 def test_the_large_variance_is_right_for_unit_data_and_the_small_one_is_not():
     schedule = schedules.linear()
     denoiser, grid = GaussianDenoiser(0.0, 1.0, schedule), grids.trailing(schedule, 1000)

@@ -99,6 +99,7 @@ def test_results_show_themselves_and_streams_preview_live(here: Path) -> None:
     assert np.array_equal(picture(shown.data["image/png"]), sheet)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_model_usable(here: Path) -> None:
     run = client(here, OPEN, KEEP, SLOW, AGAIN)
 

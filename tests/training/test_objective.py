@@ -56,7 +56,12 @@ def points(count: int, spread: float = 1.0, seed: int = 0) -> Batch:
     return Batch(x=x, label=None, index=torch.arange(count), caption=None)
 
 
-@pytest.mark.parametrize("reading", ["eps", "x0", "v"])
+_SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "reading", ["v", pytest.param("eps", marks=_SLOW), pytest.param("x0", marks=_SLOW)]
+)
 def test_a_trained_linear_network_reaches_the_floor_and_not_below(reading: str) -> None:
     spread = 0.5
     schedule = schedules.cosine(1000)

@@ -114,6 +114,7 @@ def _run(folder: Path, steps: int = 30, **train: Any) -> Run:
     return Run(folder, {"recipe": "toy", "train": settings.model_dump(mode="json")}, task)
 
 
+@pytest.mark.slow
 def test_it_goes_on_bit_for_bit_and_micro_steps_see_the_same(tmp_path: Path) -> None:
     whole = [toy.trace(event, run) for run in [_run(tmp_path / "a")] for event in run.train()]
     first = _run(tmp_path / "b", steps=10)

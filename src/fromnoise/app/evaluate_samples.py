@@ -15,6 +15,7 @@ from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import split
+from fromnoise.core.errors import UsageError
 from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_json
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
@@ -76,6 +77,8 @@ def evaluate_samples(
     del recipe
     subject = subject_of(folder)
     scale = request.guidance
+    if scale is not None and not subject.labelled:
+        raise UsageError(f"{request.run} is told no label to be guided by; leave out --guidance")
     if scale is None:
         scale = max(subject.recipe.sampling.guidance, GUIDANCE)
     plain = _samples(subject, request, 1.0, reporter)

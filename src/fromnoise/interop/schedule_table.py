@@ -32,9 +32,10 @@ def sampling_table(model: Model, steps: Sequence[int] = STEPS) -> dict[str, Any]
     `table` holds a row at each knot of a discrete schedule, at 1000 even times of a continuous
     one; `grids[name][steps]` the rows of a grid, the last one being its end, where no network is
     asked. All numbers are those that `model.sample` computes with, in float64.
-    Raises UsageError for a process without noise, one with a noise level for each frequency, and
-    inputs other than labels.
+    Raises UsageError for a model that draws nothing, a process without noise, one with a noise
+    level for each frequency, and inputs other than labels.
     """
+    model.check_draws()
     denoiser, shape = model.denoiser, list(model.shape)
     _check(model)
     counts = sorted({*steps, model.defaults.steps})

@@ -172,7 +172,7 @@ class Model:
         stream's `recipe` is what the samples will carry; its `live()` shows each step in a
         notebook. Bad arguments raise here, not later.
         """
-        self._check_draws()
+        self.check_draws()
         whole("count", count)
         batch = whole("batch_size", min(count, BATCH) if batch_size is None else batch_size)
         if isinstance(grid, Tensor) and steps is not None:
@@ -291,7 +291,8 @@ class Model:
 
         save_model(self, Path(path), torch.bfloat16 if half else None)
 
-    def _check_draws(self) -> None:
+    def check_draws(self) -> None:
+        """Raise UsageError for a model that only reads samples, naming the guide it can be."""
         net = self.denoiser.net
         if not net.draws:
             guide = net.guide.format(run=self.source or "THIS")
