@@ -492,3 +492,48 @@ def test_as_dataset_needs_a_model(tmp_path: Path) -> None:
         as_dataset(SampleRequest(as_dataset=str(tmp_path / "set")), Silent())
     with pytest.raises(UsageError, match="leave out --out"):
         as_dataset(SampleRequest(model="x", as_dataset="y", out="z"), Silent())
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of a model of captions, whose every picture but each third shows its scene exactly."""
+    recipe = get("shapes-text")
+    folder = tmp_path / "told"
+    net = nets.build({**recipe.net, "channels": 8, "style": {"groups": 4, "patch": 2}})
+    denoiser = NetworkDenoiser(net, processes.Gaussian(schedules.cosine()), parameterizations.V())
+    prompts = encoders.Conditioning({"prompt": encoders.Text(258, width=128, pooled=True)})
+    model = Model(denoiser, (3, 32, 32), codecs.Identity(), prompts, Defaults(steps=1))
+    write_json(folder / "config.json", {"format": 1, "config": recipe.model_dump(mode="json")})
+    scenes = data.Shapes(32, 2**31 - 1, seed=1, without=recipe.data["without"])
+
+    def artist(stream: Any) -> torch.Tensor:
+        seeds = stream.recipe["seeds"]
+        assert stream.recipe["prompt"] == scenes.captions(np.array(seeds))
+        return scenes.samples(np.array([seed if seed % 3 else seed + 1 for seed in seeds]))
+
+    monkeypatch.setattr(drawing, "load", lambda source: model)
+    monkeypatch.setattr(drawing, "last", artist)
+    return folder
+
+
+def test_scenes_of_captions_come_with_the_masks_and_boxes_of_their_things(
+    told: Path, tmp_path: Path
+) -> None:
+    """Those are read from the picture, so they are its own, and a wrong picture is dropped."""
+    out = tmp_path / "set"
+    draw(told, out, count=6, steps=1, keep="reader")
+    scenes = data.Shapes(32, 2**31 - 1, seed=1, without=get("shapes-text").data["without"])
+    found = json.loads((out / "annotations" / "instances_train.json").read_text())
+    check_coco(found, NAMES[1:])
+    seeds = [int(Path(image["file_name"]).stem) for image in found["images"]]
+    assert len(seeds) == 6 and not any(seed % 3 == 0 for seed in seeds)
+    assert card(out)["dropped"]
+    for image, seed in zip(found["images"], seeds, strict=True):
+        scene = scenes.scene(seed)
+        mine = [a for a in found["annotations"] if a["image_id"] == image["id"]]
+        names = sorted(NAMES[a["category_id"]] for a in mine)
+        assert names == sorted(thing.kind for thing in scene.things)
+        boxes = sorted((x, y, x + w, y + h) for x, y, w, h in (a["bbox"] for a in mine))
+        # A mask counts whole pixels, a box of a scene does not.
+        wanted = np.array(sorted(map(tuple, scene.boxes(32).tolist())))
+        assert np.abs(np.array(boxes) - wanted).max() <= 1.5
