@@ -17,6 +17,12 @@ from fromnoise.interop import torch_export
 from fromnoise.interop.torch_export import export_program
 from fromnoise.layers.condition import Condition
 
+UNEVEN = {
+    "kind": "unet", "in_channels": 2, "channels": 8, "multipliers": [1, 2], "blocks": 1,
+    "style": {"groups": 4, "uneven": True},
+}  # fmt: skip
+"""A U-Net whose sizes may be odd; what is exported takes even ones."""
+
 
 def slowly(value: str) -> Any:
     """A case that only the slow suite runs."""
@@ -28,6 +34,7 @@ def slowly(value: str) -> Any:
     [
         pytest.param(MLP, (2,), id="points"),
         pytest.param(DIT, (1, 8, 8), id="transformer", marks=pytest.mark.slow),
+        pytest.param(UNEVEN, (2, 8, 8), id="uneven", marks=pytest.mark.slow),
     ],
 )
 def test_program_read_back_answers_as_the_network(

@@ -26,11 +26,17 @@ TOLD = {
 }
 BIGGAN = {"resample": "block"}
 SCALED = {"scale_shift": True}
+TRANSFORMER = {
+    "accepts": {"tokens": 5, "vector": {"label": 3, "sizes": 2}},
+    "attention": {"at": [1, 2], "heads": 2, "transformer": {"depth": [1, 2], "middle": 2}},
+}
+LINEAR = {"projection": "linear", "only_cross": [1]}
 OPTIONS = {
     "plain": {},
     "one dimension": {"spatial_dims": 1},
     "three dimensions": {"spatial_dims": 3},
     "scale and shift": {"style": STYLE | {"scale_shift": True}},
+    "coordinates": {"style": STYLE | {"coordinates": True}},
     "shuffle": {"style": STYLE | {"up": "shuffle"}},
     "shuffle in one dimension": {"style": STYLE | {"up": "shuffle"}, "spatial_dims": 1},
     "shuffle in three dimensions": {
@@ -65,6 +71,10 @@ OPTIONS = {
     "ncsn++ time": {"time": "ncsnpp"},
     "closed time": {"time": "closed"},
     "half as wide": {"multipliers": [0.5, 1], "style": {"groups": 2}},
+    "transformers": TRANSFORMER,
+    "transformers in three dimensions": TRANSFORMER | {"spatial_dims": 3},
+    "linear transformers": TRANSFORMER | {"attention": {"at": [1, 2], "transformer": LINEAR}},
+    "joined vectors": TRANSFORMER | {"style": STYLE | {"joined": {"label": 0, "sizes": 4}}},
     "folded": {"style": STYLE | {"patch": 2}, "accepts": {"channels": {"mask": 1}}},
     "folded in one dimension": {"style": STYLE | {"patch": 2}, "spatial_dims": 1},
 }
@@ -79,6 +89,20 @@ def test_a_folded_network_is_the_plain_one_on_folded_pictures():
     folded = torch.nn.functional.pixel_unshuffle(x, 2)
     answer = torch.nn.functional.pixel_shuffle(plain(folded, time), 2)
     assert torch.equal(network(x, time), answer)
+
+
+def test_coordinates_are_what_two_more_channels_would_tell():
+    network = filled(SMALL | {"style": STYLE | {"coordinates": True}})
+    plain = nets.build(SMALL | {"accepts": {"channels": {"place": 2}}})
+    plain.load_state_dict(network.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    x, time = torch.randn(2, 2, 8, 4, generator=generator), torch.tensor([3.0, 500.0])
+    down, across = torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 4)
+    place = torch.stack([down[:, None].expand(8, 4), across.expand(8, 4)])
+    told = Condition(channels={"place": place.expand(2, 2, 8, 4)})
+    assert torch.equal(network(x, time), plain(x, time, told))
+    turned = Condition(channels={"place": place.flip(0).expand(2, 2, 8, 4)})
+    assert not torch.equal(network(x, time), plain(x, time, turned))
 
 
 def ask(network: nets.Network, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Condition]:
@@ -224,7 +248,7 @@ def test_samples_do_not_see_each_other():
 
 
 @pytest.mark.parametrize(
-    "option", ["every slot", "dropout", "three dimensions", "filtered pyramid"]
+    "option", ["every slot", "dropout", "three dimensions", "filtered pyramid", "joined vectors"]
 )
 def test_checkpointing_gives_the_same_gradients(option):
     network = filled(SMALL | OPTIONS[option]).train()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -11,11 +11,22 @@ from torch import Tensor, nn
 from fromnoise.core.config import Kinds
 from fromnoise.core.randomness import Noise
 from fromnoise.layers.condition import Condition
+from fromnoise.schedules import SCHEDULES
 
-ENCODERS = Kinds("encoder")
+ENCODERS = Kinds("encoder", uses=(SCHEDULES,))
 """Every encoder a configuration file can name, by kind."""
 
 Slot = Literal["channels", "vector", "tokens"]
+
+
+class Coder(Protocol):
+    """What takes pictures (B, C, H, W) in [−1, 1] to latents (B, c, H/factor, W/factor)."""
+
+    factor: int
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The latents of pictures."""
+        ...
 
 
 class Encoder(nn.Module, ABC):
@@ -61,6 +72,18 @@ class Encoder(nn.Module, ABC):
         del space
         return raw
 
+    def shaped(
+        self, name: str, raw: Any, space: Sequence[int], coder: "Coder | None" = None
+    ) -> Any:
+        """The raw input, None where none was given, for samples of one shape.
+
+        What the network is told as latents becomes them, and what follows from the size of a
+        sample is filled in. space: the sizes of a sample; coder: its codec, where there is one.
+        Raises UsageError where nothing was given and nothing can stand for it.
+        """
+        del name, space, coder
+        return raw
+
     def drawn(self, raw: Any, noise: Noise, x: Tensor | None = None) -> Any:
         """The raw input with what it leaves to chance drawn.
 
@@ -81,6 +104,10 @@ class Encoder(nn.Module, ABC):
         """A condition of its own with channels of the sizes of a sample."""
         del space
         return condition
+
+    def opposite(self, told: Condition) -> Condition:
+        """What stands against what is told, in guidance, where it is not droppable: the same."""
+        return told
 
 
 def repeated(raw: Any, batch: int, axes: int) -> Any:

@@ -1,26 +1,20 @@
 """CLIP's text tower as an encoder: prompts as tokens to attend to, with weights and any length."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fromnoise.core.errors import UsageError
 from fromnoise.encoders import prompted
-from fromnoise.encoders.base import ENCODERS, Encoder, Slot
+from fromnoise.encoders.base import ENCODERS
 from fromnoise.encoders.clip_towers import TextSettings, TextTower, text_settings
-from fromnoise.encoders.prompt_schedule import schedule
-from fromnoise.encoders.prompts import Chunk, chunks, counts, framed, weighted
+from fromnoise.encoders.prompts import Chunk, framed, weighted
+from fromnoise.encoders.reading import Reading
 from fromnoise.encoders.tokenizers import Tokenizer, Vocabulary, from_bytes, to_bytes
-from fromnoise.layers.condition import Condition
-
-_VOCABULARY = "vocabulary"
 
 
 @ENCODERS.register("clip")
-class CLIPText(Encoder):
+class CLIPText(Reading):
     """A prompt as the states of a CLIP text tower, (B, 77·chunks, width).
 
     A prompt is cut into chunks of 75 tokens, each between the start and the end of a text and
@@ -39,8 +33,6 @@ class CLIPText(Encoder):
     Raises UsageError for a tower that is not known, or more layers left out than there are.
     Reference: Radford et al. 2021; Rombach et al. 2022; Podell et al. 2023.
     """
-
-    slot: Slot = "tokens"
 
     def __init__(
         self,
@@ -63,7 +55,6 @@ class CLIPText(Encoder):
         self.width = settings.width if width is None else width
         self.tower = TextTower(settings).requires_grad_(not frozen)
         self.fit = nn.Identity() if width is None else nn.Linear(settings.width, width)
-        self.register_buffer(_VOCABULARY, torch.zeros(0, dtype=torch.uint8))
 
     @property
     def vector_width(self) -> int | None:
@@ -78,49 +69,11 @@ class CLIPText(Encoder):
         not hold together.
         """
         Tokenizer(vocabulary)
-        if vocabulary.size > self.tower.settings.vocabulary:
-            raise UsageError(
-                f"a vocabulary with ids up to {vocabulary.size - 1} for a tower that embeds "
-                f"{self.tower.settings.vocabulary}"
-            )
-        data = bytearray(to_bytes(vocabulary))
-        self.vocabulary = torch.frombuffer(data, dtype=torch.uint8).clone()
-        self.__dict__.pop("tokenizer", None)
-        return self
+        rows = self.tower.settings.vocabulary
+        return self.read_with(to_bytes(vocabulary), vocabulary.size, rows)
 
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """What reads prompts. Raises UsageError where no vocabulary was set."""
-        if not self.vocabulary.numel():
-            raise UsageError(
-                "this clip encoder has no vocabulary; give it one with "
-                "encoder.set_vocabulary(read_vocabulary(folder))"
-            )
-        return Tokenizer(from_bytes(self.vocabulary.cpu().numpy().tobytes()))
-
-    def chunks(self, prompt: str) -> tuple[Chunk, ...]:
-        """The prompt's tokens with their weights. Raises UsageError as `prompts.parse`."""
-        tokenizer = self.tokenizer
-        comma = tokenizer.comma if self.backtrack else None
-        return chunks(prompt, tokenizer, self.length - 2, comma, self.backtrack)
-
-    def count(self, prompt: str) -> tuple[int, ...]:
-        """How many tokens each chunk of the prompt holds, of 75; its ends are not counted."""
-        return counts(self.chunks(prompt))
-
-    def encode(self, name: str, raw: Any, batch: int) -> Condition:
-        """raw: one prompt for all samples, or one for each.
-
-        Raises UsageError for what is no text or a weight that is no number, ShapeError for another
-        number of prompts than samples.
-        """
-        return prompted.condition(name, prompted.listed(raw, batch), self._rows, self._run)
-
-    def schedule(self, raw: Any, steps: int) -> Sequence[tuple[int, Any]]:
-        return schedule(raw, steps)
-
-    def null(self, name: str, batch: int) -> Condition:
-        return self.encode(name, "", batch)
+    def reader(self, data: bytes) -> Tokenizer:
+        return Tokenizer(from_bytes(data))
 
     def states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Ids (B, L) → the states a network attends to, and the vector, before weights and fit."""
@@ -128,23 +81,11 @@ class CLIPText(Encoder):
         left = seen.states[-1 - self.skip]
         return (self.tower.norm(left) if self.normed else left), seen.embedding
 
-    def _rows(self, prompt: str) -> prompted.Rows:
-        signs = self.tokenizer
-        parts = self.chunks(prompt)
-        return prompted.Rows(*framed(parts, self.length, signs.start, signs.end, signs.pad))
-
-    def _run(self, rows: prompted.Rows) -> prompted.Told:
+    def run(self, rows: prompted.Rows) -> prompted.Told:
         device = self.tower.position.device
         states, vector = self.states(rows.ids.to(device))
-        values = self.fit(weighted(states, rows.weights.to(device)))
+        values = self.fit(weighted(states, rows.weights))
         return prompted.Told(values, pooled=vector if self.pooled else None)
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # A fresh encoder does not know yet how long its vocabulary is.
-        if prefix + _VOCABULARY in state:
-            self.vocabulary = torch.empty_like(state[prefix + _VOCABULARY])
-            self.__dict__.pop("tokenizer", None)
-        super()._load_from_state_dict(state, prefix, *rest)
 
 
 def texts(prompts: Sequence[str], encoder: CLIPText) -> Tensor:

@@ -1,6 +1,6 @@
 """All a model can be told, by input name, as one condition with its null."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.randomness import Noise
-from fromnoise.encoders.base import ENCODERS, Encoder
+from fromnoise.encoders.base import ENCODERS, Coder, Encoder
 from fromnoise.layers.condition import Condition, merge, where
 
 _APART = 1 << 62
@@ -57,12 +57,14 @@ class Conditioning(nn.Module):
         batch: int,
         space: Sequence[int] | None = None,
         keep: Mapping[str, Tensor] | None = None,
+        against: Collection[str] = (),
     ) -> Condition:
         """One condition for `batch` samples, its null attached; an input left out is null.
 
         space: the spatial sizes of a sample, which channels are brought to. keep: of which samples
         an input is told, (B,) by name; the others are told its null. Inputs that are not
-        `droppable` are told of all samples, and the null is told them too.
+        `droppable` are told of all samples, and the null is told them too. against: inputs that are
+        told as the null is told them, where they are not droppable.
         Raises UsageError for an input the model does not take, ShapeError when a mask does not
         speak of the same number of samples.
         """
@@ -72,23 +74,34 @@ class Conditioning(nn.Module):
         for name in self.encoders:
             told = nothing[name] if raw.get(name) is None else self._told(name, raw, batch, space)
             if not self.droppable(name):
-                nothing[name] = told
+                nothing[name] = self._encoder(name).opposite(told)
+                told = nothing[name] if name in against else told
             elif keep is not None and name in keep:
                 told = _dropped(told, nothing[name], keep[name])
             parts[name] = told
         return replace(merge(*parts.values()), null=merge(*nothing.values()))
 
     def ready(
-        self, raw: Mapping[str, Any], seeds: Sequence[int], space: Sequence[int]
+        self,
+        raw: Mapping[str, Any],
+        seeds: Sequence[int],
+        space: Sequence[int],
+        coder: Coder | None = None,
     ) -> dict[str, Any]:
         """Inputs as people give them, ready for samples with these seeds.
 
-        Pictures and paths are opened, and what an input leaves to chance is drawn from the seeds.
+        Pictures and paths are opened, what is told as latents goes through `coder`, and what an
+        input leaves to chance is drawn from the seeds. Raises UsageError for an input that is
+        missing and must be there.
         """
         self.check(raw)
         given = {name: value for name, value in raw.items() if value is not None}
         opened = {name: self._encoder(name).opened(v, space) for name, v in given.items()}
-        return self.drawn(opened, Noise([seed ^ _APART for seed in seeds]))
+        shaped = {
+            name: self._encoder(name).shaped(name, opened.get(name), space, coder)
+            for name in self.encoders
+        }
+        return self.drawn(shaped, Noise([seed ^ _APART for seed in seeds]))
 
     def each(self, raw: Mapping[str, Any], batch: int) -> dict[str, Any]:
         """The raw inputs, every list in them one with an entry for each sample (`Encoder.each`)."""

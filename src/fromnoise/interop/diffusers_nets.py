@@ -17,39 +17,49 @@ _Down = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"]
 _Up = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"]
 
 # (flip_sin_to_cos, freq_shift) → our convention of the time features.
-_WAVES = {(True, 0): "adm", (False, 1): "ddpm", (True, 1): "closed"}
+WAVES = {(True, 0): "adm", (False, 1): "ddpm", (True, 1): "closed"}
 
 
-class UNet2DSettings(Settings):
-    """Every key of a `UNet2DModel`'s config.json, with the values that are a network of ours."""
+class UNetSettings(Settings):
+    """The keys that the config.json of every U-Net of diffusers has, with the values of ours."""
 
     sample_size: _Count | tuple[_Count, _Count] | None = None
-    in_channels: _Count = 3
-    out_channels: _Count = 3
+    in_channels: _Count
+    out_channels: _Count
     center_input_sample: Literal[False] = False
     time_embedding_type: Literal["positional"] = "positional"
     time_embedding_dim: _Count | None = None
     freq_shift: Literal[0, 1] = 0
     flip_sin_to_cos: bool = True
+    down_block_types: tuple[str, ...]
+    up_block_types: tuple[str, ...]
+    block_out_channels: tuple[_Count, ...]
+    downsample_padding: Literal[0, 1] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    act_fn: Literal["silu", "swish"] = "silu"
+    norm_num_groups: _Count = 32
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    num_class_embeds: _Count | None = None
+
+
+class UNet2DSettings(UNetSettings):
+    """Every key of a `UNet2DModel`'s config.json, with the values that are a network of ours."""
+
+    in_channels: _Count = 3
+    out_channels: _Count = 3
     down_block_types: tuple[_Down, ...] = ("DownBlock2D", *("AttnDownBlock2D",) * 3)
     mid_block_type: Literal["UNetMidBlock2D"] = "UNetMidBlock2D"
     up_block_types: tuple[_Up, ...] = (*("AttnUpBlock2D",) * 3, "UpBlock2D")
     block_out_channels: tuple[_Count, ...] = (224, 448, 672, 896)
     layers_per_block: _Count = 2
     mid_block_scale_factor: Annotated[float, Field(ge=1, le=1)] = 1
-    downsample_padding: Literal[0, 1] = 1
     downsample_type: Literal["conv", "resnet"] = "conv"
     upsample_type: Literal["conv", "resnet"] = "conv"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    act_fn: Literal["silu", "swish"] = "silu"
     attention_head_dim: _Count | None = 8
-    norm_num_groups: _Count = 32
     attn_norm_num_groups: _Count | None = None
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-5
-    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     add_attention: bool = True
     class_embed_type: None = None
-    num_class_embeds: _Count | None = None
     num_train_timesteps: _Count | None = None
 
 
@@ -100,16 +110,9 @@ def unet(raw: Mapping[str, Any], where: str) -> tuple[Config, tuple[int, int] | 
     raw: the content of config.json. Raises FileError for an option that ours does not have.
     """
     them: UNet2DSettings = checked(UNet2DSettings, raw, where)
-    attends = _levels(them, where)
-    waves = _WAVES.get((them.flip_sin_to_cos, them.freq_shift))
+    attends = attending(them, where)
+    waves = time(them, where)
     channels = them.block_out_channels[0]
-    if waves is None:
-        raise FileError(f"{where}: freq_shift 0 with flip_sin_to_cos false is not supported")
-    if them.time_embedding_dim not in (None, 4 * channels):
-        raise FileError(
-            f"{where}: time_embedding_dim {them.time_embedding_dim} is not supported; "
-            f"it must be 4 · {channels}"
-        )
     _middle(them, where)
     style = Style(
         groups=them.norm_num_groups,
@@ -159,22 +162,36 @@ def dit(raw: Mapping[str, Any], where: str) -> tuple[Config, tuple[int, int]]:
     return config, size
 
 
-def _levels(them: UNet2DSettings, where: str) -> list[bool]:
-    """Whether each level attends, the largest first."""
+def attending(them: UNetSettings, where: str) -> list[bool]:
+    """Whether each level attends, the largest first. FileError unless both ways agree."""
     count = len(them.block_out_channels)
     if not len(them.down_block_types) == len(them.up_block_types) == count:
         raise FileError(
             f"{where}: {len(them.down_block_types)} down blocks, {len(them.up_block_types)} up "
             f"blocks and {count} widths; there must be as many of each"
         )
-    down = [kind == "AttnDownBlock2D" for kind in them.down_block_types]
-    up = [kind == "AttnUpBlock2D" for kind in reversed(them.up_block_types)]
+    down = ["Attn" in kind for kind in them.down_block_types]
+    up = ["Attn" in kind for kind in reversed(them.up_block_types)]
     if down != up:
         raise FileError(
             f"{where}: down_block_types {list(them.down_block_types)} and up_block_types "
             f"{list(them.up_block_types)} attend at different levels, which is not supported"
         )
     return down
+
+
+def time(them: UNetSettings, where: str) -> str:
+    """Our convention of the time features. FileError for one that is not ours."""
+    waves = WAVES.get((them.flip_sin_to_cos, them.freq_shift))
+    channels = them.block_out_channels[0]
+    if waves is None:
+        raise FileError(f"{where}: freq_shift 0 with flip_sin_to_cos false is not supported")
+    if them.time_embedding_dim not in (None, 4 * channels):
+        raise FileError(
+            f"{where}: time_embedding_dim {them.time_embedding_dim} is not supported; "
+            f"it must be 4 · {channels}"
+        )
+    return waves
 
 
 def _resample(them: UNet2DSettings, where: str) -> Literal["layer", "block"]:
@@ -219,12 +236,12 @@ def unet_settings(config: Mapping[str, Any], size: tuple[int, int]) -> Config:
     style = Style.model_validate(config["style"])
     multipliers = config["multipliers"]
     widths = [int(config["channels"] * multiplier) for multiplier in multipliers]
-    _expressible(config, attention, style)
+    expressible("UNet2DModel", config)
     attends = [2**i in attention.at for i in range(len(widths))]
     block = style.resample == "block"
     plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if block else _PLAIN
     way = "resnet" if block else "conv"
-    flip, shift = next(waves for waves, name in _WAVES.items() if name == config["time"])
+    flip, shift = next(waves for waves, name in WAVES.items() if name == config["time"])
     return {
         "_class_name": "UNet2DModel",
         "sample_size": size[0] if size[0] == size[1] else list(size),
@@ -268,7 +285,7 @@ def dit_settings(config: Mapping[str, Any]) -> Config:
         ("label" not in vectors, "it is told no label"),
     ):
         if wrong:
-            raise _inexpressible("DiTTransformer2DModel", reason)
+            raise inexpressible("DiTTransformer2DModel", reason)
     return {
         "_class_name": "DiTTransformer2DModel",
         "sample_size": rows,
@@ -293,24 +310,35 @@ def dit_settings(config: Mapping[str, Any]) -> Config:
 _PLAIN = ("DownBlock2D", "UpBlock2D")
 
 
-def _expressible(config: Mapping[str, Any], attention: AttentionStyle, style: Style) -> None:
-    """UsageError for the first thing a `UNet2DModel` has no option for."""
+def expressible(what: str, config: Mapping[str, Any]) -> None:
+    """UsageError for the first thing that no U-Net of diffusers has an option for."""
+    attention = AttentionStyle.model_validate(config["attention"])
+    style = Style.model_validate(config["style"])
     block = style.resample == "block"
+    conditional = what == "UNet2DConditionModel"
     for wrong, reason in (
         (config["spatial_dims"] != 2, f"it has {config['spatial_dims']} spatial dimensions"),
-        (config["time"] not in _WAVES.values(), f"its time is {config['time']!r}; use 'ddpm'"),
+        (config["time"] not in WAVES.values(), f"its time is {config['time']!r}; use 'ddpm'"),
         (
             bool(attention.at) and attention.up != "every",
             "it attends once in a level on the way up; use attention.up='every'",
         ),
         (style.up != "nearest", f"style.up is {style.up!r}; use 'nearest'"),
+        (block and conditional, "style.resample is 'block'; use 'layer'"),
         (block and style.filter != "box", f"style.filter is {style.filter!r}; use 'box'"),
         (block and style.shortcut != "identity", "style.shortcut is not 'identity'"),
         (style.residual_scale != 1, f"style.residual_scale is {style.residual_scale}; use 1"),
         (style.pyramid != "none", f"style.pyramid is {style.pyramid!r}; use 'none'"),
+        (style.patch != 1, f"style.patch is {style.patch}; use 1"),
+        (style.coordinates, "style.coordinates is set"),
+        (bool(style.joined) and not conditional, "it has style.joined"),
+        (
+            (attention.transformer is None) == conditional,
+            f"attention.transformer is {'missing' if conditional else 'given'}",
+        ),
     ):
         if wrong:
-            raise _inexpressible("UNet2DModel", reason)
+            raise inexpressible(what, reason)
 
 
 def _head(attention: AttentionStyle, widths: Sequence[int]) -> int | None:
@@ -322,7 +350,7 @@ def _head(attention: AttentionStyle, widths: Sequence[int]) -> int | None:
     where = {width for i, width in enumerate(widths) if 2**i in attention.at}
     where |= {widths[-1]} if attention.middle else set()
     if len(where) > 1:
-        raise _inexpressible(
+        raise inexpressible(
             "UNet2DModel",
             f"it attends with {attention.heads} heads over {sorted(where)} channels, and there a "
             "head has one width; use attention.head_channels",
@@ -336,9 +364,10 @@ def _vectors(config: Mapping[str, Any]) -> dict[str, int]:
     extra = [name for name in accepts.vector if name != "label"] + list(accepts.channels)
     extra += [] if accepts.tokens is None else ["tokens"]
     if extra:
-        raise _inexpressible("a network of diffusers", f"it is also told {', '.join(extra)}")
+        raise inexpressible("a network of diffusers", f"it is also told {', '.join(extra)}")
     return dict(accepts.vector)
 
 
-def _inexpressible(what: str, reason: str) -> UsageError:
+def inexpressible(what: str, reason: str) -> UsageError:
+    """The error that says why a network cannot be written."""
     return UsageError(f"this network cannot be written as {what}: {reason}")

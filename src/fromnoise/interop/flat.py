@@ -88,7 +88,7 @@ def takes_any_size(flat: Flat, space: Sequence[int]) -> bool:
     """Whether the network takes a larger picture than one of this size."""
     if not space:
         return False
-    larger = [size + flat.network.divisor for size in space]
+    larger = [size + flat.network.unit for size in space]
     try:
         with torch.no_grad():
             flat(*example(flat, 1, larger, torch.ones(1)).tensors)
@@ -104,7 +104,7 @@ def traced_space(flat: Flat, space: Sequence[int], sizes: bool) -> list[int]:
     """
     if not sizes:
         return list(space)
-    return [flat.network.divisor * (2 + place) for place in range(len(space))]
+    return [flat.network.unit * (2 + place) for place in range(len(space))]
 
 
 def told_times(model: Model, count: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""The weights of guided-diffusion and improved-diffusion as ours, both ways.
+"""The weights of guided-diffusion, improved-diffusion and latent diffusion as ours, both ways.
 
 Their blocks are numbered through: every block that leaves a skip connection is one of
-`input_blocks`, every block that takes one is one of `output_blocks`.
+`input_blocks`, every block that takes one is one of `output_blocks`. Latent diffusion and Stable
+Diffusion as first published are the same code with transformers in it.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import cast
 
 from torch import Tensor
 
+from fromnoise.interop import transformer_keys
 from fromnoise.interop.layout import (
     POINTWISE,
     TURNED,
@@ -21,6 +23,7 @@ from fromnoise.interop.layout import (
     write,
 )
 from fromnoise.layers.blocks import AttentionBlock
+from fromnoise.layers.spatial_transformer import SpatialTransformer
 from fromnoise.nets.classifier import Classifier
 from fromnoise.nets.levels import Descending, Level, levels
 from fromnoise.nets.unet import UNet
@@ -47,6 +50,8 @@ def table(network: UNet | Classifier, order: Order = "legacy") -> list[Entry]:
         [
             ("embedding.time.first", "time_embed.0"),
             ("embedding.time.second", "time_embed.2"),
+            ("embedding.joined.first", "label_emb.0.0"),
+            ("embedding.joined.second", "label_emb.0.2"),
             ("enter", "input_blocks.0.0"),
             ("norm", "out.0"),
         ],
@@ -152,8 +157,11 @@ def _resample(
 def _attention(
     level: Level, place: str, which: int, theirs: str, known: Collection[str], order: Order
 ) -> list[Entry]:
+    layer = level.attentions[which]
+    if isinstance(layer, SpatialTransformer):
+        return layers(transformer_keys.parts(layer, f"{place}.attentions.{which}", theirs), known)
     ours = f"{place}.attentions.{which}.own"
-    heads = cast(AttentionBlock, level.attentions[which]).own.heads
+    heads = cast(AttentionBlock, layer).own.heads
     entries = layers([(f"{ours}.norm", f"{theirs}.norm")], known)
     entries += _fused(ours, f"{theirs}.qkv", heads, order)
     return entries + layers([(f"{ours}.out", f"{theirs}.proj_out")], known, POINTWISE)

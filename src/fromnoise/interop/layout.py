@@ -49,14 +49,17 @@ class Turned(Form):
         return self.read(*ours)
 
 
+@dataclass(frozen=True)
 class Pointwise(Form):
-    """One linear map, which they write as a convolution of width 1, (out, in, 1)."""
+    """One linear map, which they write as a convolution of width 1 over `dims` axes of space."""
+
+    dims: int = 1
 
     def read(self, *theirs: Tensor) -> tuple[Tensor, ...]:
         return tuple(value.flatten(1) for value in theirs)
 
     def write(self, *ours: Tensor) -> tuple[Tensor, ...]:
-        return tuple(value[..., None] for value in ours)
+        return tuple(value.reshape(*value.shape, *(1,) * self.dims) for value in ours)
 
 
 class Batched(Form):
@@ -138,6 +141,7 @@ class Absent(Form):
 SAME = Same()
 TURNED = Turned()
 POINTWISE = Pointwise()
+PIXELWISE = Pointwise(2)
 BATCHED = Batched()
 
 

@@ -92,7 +92,7 @@ def _denoiser(model: Model, path: Path) -> str:
     space = model.codec.latent_shape(model.shape)[1:]
     sizes = takes_any_size(flat, space)
     inputs = example(flat, 2, traced_space(flat, space, sizes), told_times(model, 2))
-    shapes = dynamic_shapes(inputs, flat.network.divisor, sizes)
+    shapes = dynamic_shapes(inputs, flat.network.unit, sizes)
     write_onnx(flat, inputs, shapes, flat.names, path)
     trials = [inputs, example(flat, 3, space, told_times(model, 3))]
     worst, greatest = compare(flat, path, flat.names, trials)

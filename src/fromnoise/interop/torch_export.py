@@ -41,7 +41,7 @@ def export_program(model: Model, folder: Path) -> list[str]:
     sizes = takes_any_size(flat, space)
     traced = traced_space(flat, space, sizes)
     inputs = example(flat, 2, traced, told_times(model, 2))
-    shapes = dynamic_shapes(inputs, flat.network.divisor, sizes)
+    shapes = dynamic_shapes(inputs, flat.network.unit, sizes)
     with attempt("torch.export cannot export this network"):
         program = torch.export.export(flat, inputs.tensors, dynamic_shapes=shapes)
     _bare(program)

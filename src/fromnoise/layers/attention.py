@@ -224,7 +224,8 @@ class TokenAttention(nn.Module):
     out(attend(query(x), key(c), value(c))), without norm and residual sum.
 
     channels: C, divided by heads; place: the name shown to hooks; out: by default C. context: D
-    of tokens of another kind; by default C, a sequence attended to by its like.
+    of tokens of another kind; by default C, a sequence attended to by its like. bias: of query,
+    key and value; `out` has one always.
     Raises UsageError when the heads do not divide the channels.
     Reference: Vaswani et al. 2017.
     """
@@ -236,6 +237,7 @@ class TokenAttention(nn.Module):
         place: str,
         out: int | None = None,
         context: int | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -244,9 +246,9 @@ class TokenAttention(nn.Module):
         self.place = Place(place, "self" if context is None else "cross")
         self.kernel: Kernel = plain_kernel
         width = channels if context is None else context
-        self.query = xavier_(nn.Linear(channels, channels))
-        self.key = xavier_(nn.Linear(width, channels))
-        self.value = xavier_(nn.Linear(width, channels))
+        self.query = xavier_(nn.Linear(channels, channels, bias=bias))
+        self.key = xavier_(nn.Linear(width, channels, bias=bias))
+        self.value = xavier_(nn.Linear(width, channels, bias=bias))
         self.out = xavier_(nn.Linear(channels, channels if out is None else out))
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:

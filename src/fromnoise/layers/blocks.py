@@ -32,6 +32,16 @@ class Style(Settings):
 
     patch: side of the squares of pixels that are folded into channels at the entrance and unfolded
     at the exit; 2 quarters the work (Hoogeboom, Heek & Salimans 2023).
+
+    coordinates: the first convolution is also given the place of every pixel, −1 to 1 along each
+    axis, so that words such as "left" mean something (Liu et al. 2018, "CoordConv").
+
+    uneven: whether sizes are taken that cannot be halved: halves are rounded up, and on the way up
+    a feature map is enlarged to the size it had.
+
+    joined: raw vectors that go through two layers together, in this order, in place of a table
+    each; with how many sines and cosines stand for each of their numbers, 0 for the number itself
+    (SDXL: {"pooled": 0, "sizes": 256}; Podell et al. 2023, section 2.2).
     """
 
     groups: Annotated[int, Field(ge=1)] = 32
@@ -46,15 +56,21 @@ class Style(Settings):
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
     pyramid: Literal["none", "residual"] = "none"
     patch: Annotated[int, Field(ge=1, le=16)] = 1
+    coordinates: bool = False
+    uneven: bool = False
+    joined: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 
-def group_norm(channels: int, style: Style) -> nn.GroupNorm:
-    """The group norm of a style. Raises UsageError when its groups do not divide the channels."""
+def group_norm(channels: int, style: Style, eps: float | None = None) -> nn.GroupNorm:
+    """The group norm of a style, with its ε or another.
+
+    Raises UsageError when its groups do not divide the channels.
+    """
     if channels % style.groups:
         raise UsageError(
             f"{style.groups} norm groups do not divide {channels} channels; set style.groups"
         )
-    return nn.GroupNorm(style.groups, channels, eps=style.eps)
+    return nn.GroupNorm(style.groups, channels, eps=style.eps if eps is None else eps)
 
 
 class _Block(nn.Module, ABC):

@@ -123,3 +123,10 @@ def positions(height: int, width: int, channels: int) -> Tensor:
     columns = torch.arange(width, dtype=torch.float64).repeat(height)
     parts = [place[:, None] * frequencies for place in (columns, rows)]
     return torch.cat([wave for part in parts for wave in (part.sin(), part.cos())], dim=1)
+
+
+def coordinates(x: Tensor) -> Tensor:
+    """The place of every pixel of x (B, C, *size): (B, dims, *size), −1 to 1 from edge to edge."""
+    axes = [torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in x.shape[2:]]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    return grid.expand(x.shape[0], *grid.shape)

@@ -24,6 +24,7 @@ from fromnoise.layers.fast_kernels import (
     mapped_kernel,
 )
 from fromnoise.layers.resample import Upsample
+from fromnoise.layers.spatial_transformer import SpatialTransformer
 
 M = TypeVar("M", bound=nn.Module)
 Report = dict[str, Any]
@@ -105,7 +106,11 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def _table(dtype: torch.dtype) -> dict[type, Replace]:
     """What takes the place of which layer. Winograd in bfloat16 would double its rounding error."""
-    shared: dict[type, Replace] = {Upsample: _folded, ResBlock: InPlaceResBlock}
+    shared: dict[type, Replace] = {
+        Upsample: _folded,
+        ResBlock: InPlaceResBlock,
+        SpatialTransformer: _linears,
+    }
     if dtype == torch.float32:
         return {**shared, nn.Conv2d: _exact_convolution, Attention: _attention}
     return {
@@ -128,6 +133,14 @@ def _folded(layer: Upsample) -> nn.Module:
 def _attention(layer: Attention) -> nn.Module:
     for name in ("query", "key", "value", "out"):
         setattr(layer, name, OneDNNLinear(cast(nn.Linear, layer.get_submodule(name))))
+    return layer
+
+
+def _linears(layer: SpatialTransformer) -> nn.Module:
+    for part in list(layer.modules()):
+        for name, child in list(part.named_children()):
+            if type(child) is nn.Linear:
+                setattr(part, name, OneDNNLinear(child))
     return layer
 
 

@@ -5,6 +5,7 @@ is asked for, they compute plainly, since oneDNN's packed operations carry none.
 """
 
 import threading
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.functional import conv2d, group_norm, linear, pad, silu
 
 from fromnoise.layers.attention import plain_kernel, probabilities
 from fromnoise.layers.blocks import ResBlock
+from fromnoise.layers.resample import nearest
 
 _SCRATCH_BYTES = 24 * 2**20
 _scratch = threading.local()
@@ -83,9 +85,13 @@ class FoldedUpsample(nn.Module):
         if layer.bias is not None:
             small.bias = nn.Parameter(layer.bias.detach().repeat(4), requires_grad=False)
         self.conv = PackedConvolution(small)
+        self.whole = PackedConvolution(layer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, space: Sequence[int] | None = None) -> Tensor:
         batch, _, height, width = x.shape
+        if space is not None and tuple(space) != (2 * height, 2 * width):
+            enlarged: Tensor = self.whole(nearest(x, space))
+            return enlarged
         four = self.conv(x).permute(0, 2, 3, 1)
         out = four.shape[-1] // 4
         result = x.new_empty(batch, 2 * height, 2 * width, out)

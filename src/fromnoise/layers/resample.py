@@ -1,6 +1,7 @@
 """Half and double the size of a feature map, in one, two or three spatial dimensions."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -79,9 +80,17 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = xavier_(convolution(dims, channels, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        enlarged: Tensor = self.conv(interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Tensor, space: Sequence[int] | None = None) -> Tensor:
+        """space: the sizes of the result, where they are not the double."""
+        enlarged: Tensor = self.conv(nearest(x, space))
         return enlarged
+
+
+def nearest(x: Tensor, space: Sequence[int] | None = None) -> Tensor:
+    """Nearest up-sampling, by 2 or to these sizes."""
+    if space is None:
+        return interpolate(x, scale_factor=2.0, mode="nearest")
+    return interpolate(x, size=list(space), mode="nearest")
 
 
 class ShuffleUpsample(nn.Module):

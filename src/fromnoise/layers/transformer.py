@@ -28,8 +28,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "quick_gelu"
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), over x (B, L, width).
 
-    heads: they divide the width. hidden: width of the middle of the MLP. place: the name shown to
-    attention hooks. eps: of the norms.
+    heads: they divide the width, unless head_width gives each its own. hidden: width of the middle
+    of the MLP. place: the name shown to attention hooks. eps: of the norms. bias: of query, key and
+    value; all other layers have one.
     Raises UsageError for heads that do not divide the width.
     Reference: Vaswani et al. 2017; norms before, as Radford et al. 2019.
     """
@@ -42,18 +43,21 @@ class TransformerBlock(nn.Module):
         place: str,
         activation: Activation = "gelu",
         eps: float = 1e-5,
+        head_width: int | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        if width % heads:
+        if head_width is None and width % heads:
             raise UsageError(f"{heads} attention heads do not divide width {width}")
+        inner = width if head_width is None else heads * head_width
         self.heads = heads
         self.place = Place(place, "self")
         self.activation = ACTIVATIONS[activation]
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = nn.Linear(width, inner, bias=bias)
+        self.key = nn.Linear(width, inner, bias=bias)
+        self.value = nn.Linear(width, inner, bias=bias)
+        self.out = nn.Linear(inner, width)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.first = nn.Linear(width, hidden)
         self.second = nn.Linear(hidden, width)
@@ -71,7 +75,7 @@ class TransformerBlock(nn.Module):
 
 
 class Tower(nn.Module):
-    """Blocks one after another over x (B, L, width); `depth` of them.
+    """Blocks one after another over x (B, L, width); `depth` of them, see `TransformerBlock`.
 
     `layers(x, mask)` gives what each of them leaves, the first being x itself.
     """
@@ -84,12 +88,14 @@ class Tower(nn.Module):
         hidden: int,
         activation: Activation = "gelu",
         eps: float = 1e-5,
+        head_width: int | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if depth < 1 or width < 1:
             raise UsageError(f"a tower of depth {depth} and width {width}; use 1 or more of both")
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads, hidden, f"blocks.{i}", activation, eps)
+            TransformerBlock(width, heads, hidden, f"blocks.{i}", activation, eps, head_width, bias)
             for i in range(depth)
         )
 

@@ -15,8 +15,11 @@ from fromnoise.nets.gan import GAN, Discriminator
 from fromnoise.nets.guided_diffusion import CLASSIFIERS, FLAGS, ClassifierFlags, Flags
 from fromnoise.nets.hvae import HVAE
 from fromnoise.nets.image_text import ImageText
+from fromnoise.nets.latent_presets import LATENT_PRESETS
 from fromnoise.nets.levels import AttentionStyle
 from fromnoise.nets.mlp import MLP
+from fromnoise.nets.nothing import Nothing
+from fromnoise.nets.patch_gan import PatchDiscriminator
 from fromnoise.nets.presets import PRESETS
 from fromnoise.nets.unet import UNet
 from fromnoise.nets.vae import VAE, Autoencoder
@@ -33,6 +36,8 @@ NETS.register("vae")(VAE)
 NETS.register("hvae")(HVAE)
 NETS.register("gan")(GAN)
 NETS.register("discriminator")(Discriminator)
+NETS.register("patch_discriminator")(PatchDiscriminator)
+NETS.register("nothing")(Nothing)
 
 
 def build(name: str | Mapping[str, Any], device: str | torch.device | None = None) -> Network:
@@ -62,6 +67,7 @@ __all__ = [
     "FLAGS",
     "GAN",
     "HVAE",
+    "LATENT_PRESETS",
     "MLP",
     "NETS",
     "PRESETS",
@@ -77,6 +83,8 @@ __all__ = [
     "Flags",
     "ImageText",
     "Network",
+    "Nothing",
+    "PatchDiscriminator",
     "Style",
     "UNet",
     "VectorTransformer",

@@ -57,11 +57,13 @@ class Network(nn.Module, ABC):
     and no others. `checkpointing` trades memory for a second forward pass in training.
     draws: whether its answer is a sample or leads to one; a classifier's is a reading of one.
     side: the height and width of the only pictures it takes; None where it takes others too.
-    guide: how to ask for one that does not draw as a guide of another model.
+    only: (height, width) of the only samples it draws; None for every multiple of `divisor`.
+    guide: how to ask for one that does not draw as a guide of another model; "" where it is none.
     """
 
     draws = True
     side: int | None = None
+    only: tuple[int, int] | None = None
     guide = "classifier:{run}"
     config: dict[str, Any]
     in_channels: int
@@ -78,6 +80,11 @@ class Network(nn.Module, ABC):
     def input_channels(self) -> int:
         """Channels that enter the first layer: those of x and of every channel slot."""
         return self.in_channels + sum(self.accepts.channels.values())
+
+    @property
+    def unit(self) -> int:
+        """Sizes that are multiples of this are halved without rounding; exports are made in it."""
+        return self.divisor
 
     def forward(self, x: Tensor, time: Tensor, condition: Condition | None = None) -> Tensor:
         """The network's answer, (B, out_channels, *space).

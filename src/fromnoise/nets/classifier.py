@@ -85,6 +85,8 @@ class Classifier(Descending):
         self.divisor = style.patch * 2 ** (len(multipliers) - 1)
         self.accepts = Accepts()
         self.side = size
+        if style.uneven or style.joined:
+            raise UsageError("a classifier has one size and no vectors: no style.uneven or joined")
         if size < 1 or size % self.divisor or classes < 1:
             raise UsageError(
                 f"a classifier needs a size that is a multiple of {self.divisor} and a class; "
@@ -95,7 +97,9 @@ class Classifier(Descending):
         make = Maker(2, widths, 4 * channels, attention, style, None)
         self.embedding = Embedding(channels, 4 * channels, time, {})
         entering = style.patch**2 * in_channels
-        self.enter = xavier_(convolution(2, entering, widths[0]))
+        self.coordinates = style.coordinates
+        places = 2 if style.coordinates else 0
+        self.enter = xavier_(convolution(2, entering + places, widths[0]))
         self.down, _ = make.way_down(blocks)
         self.pyramid = make.pyramid(entering)
         self.middle = make.middle()

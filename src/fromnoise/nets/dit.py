@@ -101,7 +101,7 @@ class DiT(Network):
         self.out_channels = in_channels if out_channels is None else out_channels
         self.spatial_dims = 2
         self.accepts = accepts
-        self.size = (size, size) if isinstance(size, int) else size
+        self.size = self.only = (size, size) if isinstance(size, int) else size
         self.patch = self.divisor = patch
         _check(self.size, patch, width, depth)
         self.embedding = Embedding(_FEATURES, width, time, accepts.vector, NullTable)

@@ -33,6 +33,7 @@ class Flat(Network, ABC):
         if accepts.tokens is not None or accepts.channels:
             raise UsageError(f"a network of whole samples takes vectors only, not {accepts}")
         self.shape = tuple(shape)
+        self.only = (shape[1], shape[2]) if len(shape) == 3 else None
         self.numbers = prod(shape)
         self.width = width
         self.in_channels = self.out_channels = shape[0]

@@ -4,6 +4,7 @@ from abc import ABC
 from collections.abc import Sequence
 from typing import Annotated, Literal, cast
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
@@ -12,12 +13,14 @@ from fromnoise.core.config import Settings
 from fromnoise.core.errors import UsageError
 from fromnoise.layers.blocks import AttentionBlock, ResampleBlock, ResBlock, Style, scaled
 from fromnoise.layers.condition import Condition, Tokens
+from fromnoise.layers.embeddings import coordinates
 from fromnoise.layers.resample import (
     Downsample,
     FilteredDownsample,
     pixel_unshuffle,
     upsample,
 )
+from fromnoise.layers.spatial_transformer import SpatialTransformer, TransformerStyle
 from fromnoise.nets.base import Accepts, Network
 from fromnoise.nets.embed import Embedding
 
@@ -27,7 +30,8 @@ class AttentionStyle(Settings):
 
     at: down-sampling factors of the levels with attention after every block (1 = full size, 2 =
     half). up: on the way up, after `every` block or only after the `last` of a level. middle: also
-    in the middle. heads: their number, unless head_channels gives their width.
+    in the middle. heads: their number, unless head_channels gives their width. transformer: in
+    place of bare attention, the transformers of latent diffusion (Rombach et al. 2022).
     """
 
     at: tuple[int, ...] = ()
@@ -35,6 +39,7 @@ class AttentionStyle(Settings):
     middle: bool = True
     heads: Annotated[int, Field(ge=1)] = 1
     head_channels: Annotated[int, Field(ge=1)] | None = None
+    transformer: TransformerStyle | None = None
 
     def count(self, channels: int) -> int:
         """How many heads attend over so many channels."""
@@ -46,6 +51,11 @@ class AttentionStyle(Settings):
             )
         return channels // self.head_channels
 
+    def depth(self, factor: int) -> int:
+        """How many blocks the transformers of a level have."""
+        depths = (1,) if self.transformer is None else self.transformer.depth
+        return depths[0] if len(depths) == 1 else depths[sorted(self.at).index(factor)]
+
 
 class Level(nn.Module):
     """The blocks of one size: each a residual block, with attention after those in `after`.
@@ -56,7 +66,7 @@ class Level(nn.Module):
     def __init__(
         self,
         blocks: Sequence[ResBlock],
-        attentions: Sequence[AttentionBlock],
+        attentions: Sequence[AttentionBlock | SpatialTransformer],
         after: Sequence[int],
         resample: nn.Module | None,
         style: Style,
@@ -80,12 +90,12 @@ class Level(nn.Module):
         attended: Tensor = self.attentions[self.after.index(index)](h, tokens)
         return attended
 
-    def change(self, h: Tensor, embedded: Tensor) -> Tensor:
-        """The feature map in the size of the next level."""
+    def change(self, h: Tensor, embedded: Tensor, space: Sequence[int] | None = None) -> Tensor:
+        """The feature map in the size of the next level, or in these sizes."""
         resample = cast(nn.Module, self.resample)
         if self.by_block:
             return scaled(resample(h, embedded), self.scale)
-        changed: Tensor = resample(h)
+        changed: Tensor = resample(h) if space is None else resample(h, space)
         return changed
 
 
@@ -93,6 +103,7 @@ class Descending(Network, ABC):
     """A network that begins as a U-Net does: down the levels and through the middle."""
 
     patch: int
+    coordinates: bool
     embedding: Embedding
     enter: nn.Module
     down: nn.ModuleList
@@ -107,7 +118,7 @@ class Descending(Network, ABC):
         self.check_tokens(batch, condition)
         embedded = silu(self.embedding(time, self.vectors(batch, condition)))
         x = pixel_unshuffle(x, self.spatial_dims, self.patch)
-        h: Tensor = self.enter(x)
+        h: Tensor = self.enter(torch.cat([x, coordinates(x)], dim=1) if self.coordinates else x)
         skips = [h]
         for place, level in enumerate(levels(self.down)):
             for index in range(len(level)):
@@ -159,7 +170,7 @@ class Maker:
             resample = None if last else self._reduced(width)
             ins = [skips[-1]] + [width] * (blocks - 1)
             after = range(blocks) if 2**i in self.attention.at else ()
-            made.append(self._level(ins, width, f"down.{i}", after, resample))
+            made.append(self._level(i, ins, f"down.{i}", after, resample))
             skips += [width] * (blocks if last else blocks + 1)
         return made, skips
 
@@ -182,7 +193,9 @@ class Maker:
         width = self.widths[-1]
         blocks = [self._block(width, width) for _ in range(2)]
         after = (0,) if self.attention.middle else ()
-        attentions = [self._attend(width, f"middle.attentions.{i}") for i in range(len(after))]
+        attentions = [
+            self._attend(width, f"middle.attentions.{i}", None) for i in range(len(after))
+        ]
         return Level(blocks, attentions, after, None, self.style)
 
     def way_up(self, blocks: int, skips: list[int]) -> nn.ModuleList:
@@ -196,28 +209,48 @@ class Maker:
             before = [below] + [width] * blocks
             ins = [channels + skips.pop() for channels in before]
             after = attended if 2**i in self.attention.at else ()
-            made.append(self._level(ins, width, f"up.{place}", after, resample))
+            made.append(self._level(i, ins, f"up.{place}", after, resample))
             below = width
         return made
 
     def _level(
         self,
+        index: int,
         ins: Sequence[int],
-        out: int,
         place: str,
         after: Sequence[int],
         resample: nn.Module | None,
     ) -> Level:
+        """Level `index`, the largest being 0, of blocks that take `ins` channels."""
+        out = self.widths[index]
         blocks = [self._block(channels, out) for channels in ins]
-        attentions = [self._attend(out, f"{place}.attentions.{i}") for i in range(len(after))]
+        attentions = [
+            self._attend(out, f"{place}.attentions.{i}", 2**index) for i in range(len(after))
+        ]
         return Level(blocks, attentions, after, resample, self.style)
 
     def _block(self, channels: int, out: int) -> ResBlock:
         return ResBlock(self.dims, channels, out, self.embedding, self.style)
 
-    def _attend(self, channels: int, place: str) -> AttentionBlock:
+    def _attend(
+        self, channels: int, place: str, factor: int | None
+    ) -> AttentionBlock | SpatialTransformer:
+        """What attends at a level of this down-sampling factor, or in the middle (None)."""
         heads = self.attention.count(channels)
-        return AttentionBlock(channels, heads, self.style, place, self.tokens)
+        made = self.attention.transformer
+        if made is None or self.tokens is None:
+            return AttentionBlock(channels, heads, self.style, place, self.tokens)
+        return SpatialTransformer(
+            self.dims,
+            channels,
+            heads,
+            self.style,
+            self.tokens,
+            place,
+            made.middle if factor is None else self.attention.depth(factor),
+            made.projection == "linear",
+            factor in made.only_cross,
+        )
 
     def _reduced(self, width: int) -> nn.Module:
         if self.style.resample == "block":
@@ -228,6 +261,20 @@ class Maker:
         if self.style.resample == "block":
             return ResampleBlock(self.dims, width, self.embedding, self.style, "double")
         return upsample(self.dims, width, self.style.up)
+
+
+def divisor(style: Style, levels: int) -> int:
+    """What the sizes a U-Net takes are multiples of.
+
+    Raises UsageError for uneven sizes with layers that know only halves and doubles.
+    """
+    if not style.uneven:
+        return int(style.patch * 2 ** (levels - 1))
+    if style.resample != "layer" or style.up != "nearest" or style.pyramid != "none":
+        raise UsageError(
+            "style.uneven needs style.resample 'layer', style.up 'nearest' and no style.pyramid"
+        )
+    return style.patch
 
 
 def level_widths(channels: int, multipliers: Sequence[float], blocks: int) -> list[int]:
@@ -256,3 +303,21 @@ def check_attention(attention: AttentionStyle, depth: int, accepts: Accepts) -> 
             raise UsageError(f"attention.at: no level has factor {factor}; they have {factors}")
     if accepts.tokens is not None and not attention.at and not attention.middle:
         raise UsageError("tokens are attended to where the picture is; name levels in attention.at")
+    if attention.transformer is not None:
+        _check_transformer(attention.transformer, attention.at, accepts)
+
+
+def _check_transformer(made: TransformerStyle, at: Sequence[int], accepts: Accepts) -> None:
+    if accepts.tokens is None:
+        raise UsageError("attention.transformer attends to tokens; give accepts.tokens their width")
+    if len(made.depth) not in (1, len(at)):
+        raise UsageError(
+            f"attention.transformer.depth has {len(made.depth)} numbers for {len(at)} levels with "
+            "attention; give one, or one for each"
+        )
+    for factor in made.only_cross:
+        if factor not in at:
+            raise UsageError(
+                f"attention.transformer.only_cross: there is no attention at factor {factor}; it "
+                f"is at {list(at)}"
+            )

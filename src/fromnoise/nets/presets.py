@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from fromnoise.nets.guided_diffusion import CLASSES, CLASSIFIERS, FLAGS, Config
+from fromnoise.nets.latent_presets import LATENT_PRESETS
 
 
 def ddpm_cifar10() -> Config:
@@ -116,4 +117,5 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "ncsn++-deep": ncsnpp_deep,
     **{f"dit-{model}/{patch}": partial(dit, model, patch) for model in _DIT for patch in (2, 4, 8)},
     "dit-xl/2-512": partial(dit, "xl", 2, 64),
+    **LATENT_PRESETS,
 }

@@ -18,6 +18,7 @@ from fromnoise.nets.levels import (
     Descending,
     Maker,
     check_attention,
+    divisor,
     level_widths,
     levels,
 )
@@ -36,11 +37,13 @@ class UNet(Descending):
     time embedding is 4 · channels wide.
     blocks: residual blocks in each level on the way down; one more on the way up.
     time: convention of the time embedding. accepts: the slots of a condition it takes; `tokens`
-    are attended to after each attention of the picture on itself.
+    are attended to after each attention of the picture on itself. With `attention.transformer` it
+    is the U-Net of latent diffusion and of Stable Diffusion.
     Every block, attention and the last convolution start at zero, so the output does.
     Raises UsageError for a number of norm groups or heads that does not divide the channels, or an
     attention factor no level has.
-    Reference: Ho, Jain & Abbeel 2020, appendix B; Ronneberger, Fischer & Brox 2015.
+    Reference: Ho, Jain & Abbeel 2020, appendix B; Ronneberger, Fischer & Brox 2015; Rombach et
+    al. 2022.
     """
 
     def __init__(
@@ -61,21 +64,31 @@ class UNet(Descending):
         self.out_channels = in_channels if out_channels is None else out_channels
         self.spatial_dims = spatial_dims
         self.patch = style.patch
-        self.divisor = style.patch * 2 ** (len(multipliers) - 1)
+        self.divisor = divisor(style, len(multipliers))
+        self.uneven = style.uneven
+        self.levels = len(multipliers)
         self.accepts = accepts
         widths = level_widths(channels, multipliers, blocks)
         check_attention(attention, len(widths), accepts)
         make = Maker(spatial_dims, widths, 4 * channels, attention, style, accepts.tokens)
-        self.embedding = Embedding(channels, 4 * channels, time, accepts.vector)
+        self.embedding = Embedding(
+            channels, 4 * channels, time, accepts.vector, joined=style.joined
+        )
         folded = style.patch**spatial_dims
         entering, leaving = folded * self.input_channels, folded * self.out_channels
-        self.enter = xavier_(convolution(spatial_dims, entering, widths[0]))
+        self.coordinates = style.coordinates
+        places = spatial_dims if style.coordinates else 0
+        self.enter = xavier_(convolution(spatial_dims, entering + places, widths[0]))
         self.down, skips = make.way_down(blocks)
         self.pyramid = make.pyramid(entering)
         self.middle = make.middle()
         self.up = make.way_up(blocks, skips)
         self.norm = group_norm(widths[0], style)
         self.leave = zero_(convolution(spatial_dims, widths[0], leaving))
+
+    @property
+    def unit(self) -> int:
+        return int(self.patch * 2 ** (self.levels - 1))
 
     def compute(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
         h, embedded, skips = self.descend(x, time, condition)
@@ -84,6 +97,7 @@ class UNet(Descending):
                 h = torch.cat([h, skips.pop()], dim=1)
                 h = self.step(level.step, index, h, embedded, condition.tokens)
             if level.resample is not None:
-                h = self.step(level.change, h, embedded)
+                space = skips[-1].shape[2:] if self.uneven else None
+                h = self.step(level.change, h, embedded, space)
         answer: Tensor = self.leave(silu(self.norm(h)))
         return pixel_shuffle(answer, self.spatial_dims, self.patch)
