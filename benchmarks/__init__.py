@@ -25,4 +25,5 @@ LONG = (
     "words",
     "text_guidance",
     "prior",
+    "codecs",
 )

@@ -29,6 +29,7 @@ def begun(tmp_path: Path) -> Path:
         ("data", "digits", "leave out --data"),
         ("max_bad", 0.01, "leave out --max-bad"),
         ("base", "runs/x", "leave out --from"),
+        ("codec", "runs/x", "leave out --codec"),
         ("augment", "flip", "leave out --augment"),
         ("seed", 0, "leave out --seed"),
         ("out", "runs/y", "leave out --out"),
@@ -47,7 +48,7 @@ def test_every_other_field_may_be(begun: Path) -> None:
     request = TrainRequest.model_validate({"resume": str(begun), **more})
     found = asked(request, Silent())
     assert (found.folder, found.recipe.train.steps) == (begun, 7)
-    tried = {"recipe", "data", "max_bad", "base", "augment", "seed", "out"}
+    tried = {"recipe", "data", "max_bad", "base", "codec", "augment", "seed", "out"}
     assert set(TrainRequest.model_fields) == {"resume", *tried, *more}
 
 

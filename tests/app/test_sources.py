@@ -185,7 +185,9 @@ def test_every_recipe_is_brought_onto_pictures_or_says_why_not(
     told = changed.encoders.get("label", {}).get("classes")
     assert told == (2 if "label" in recipe.encoders else None)
     unknown = set(recipe.encoders) - {"label", "prompt", "augment"}
-    objective = objective_of(changed.objective, made.denoiser, made.conditioning, dataset.levels)
+    objective = objective_of(
+        changed.objective, made.denoiser, made.conditioning, dataset.levels, made.codec
+    )
     refused = pytest.raises(UsageError, match="this data does not know")
     with torch.no_grad(), refused if unknown else nullcontext():
         list(objective.eval().phases(dataset.batch([0, 1]), Draws.of_step(0, 0, range(2), 2)))

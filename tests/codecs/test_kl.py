@@ -17,8 +17,13 @@ THEIRS = {
     "norm_num_groups": 4,
     "scaling_factor": 0.3,
 }
+ATTENDING = {
+    "down_block_types": ("DownEncoderBlock2D", "DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+    "up_block_types": ("AttnUpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"),
+}
 CASES = [
     {},
+    ATTENDING,
     {"mid_block_add_attention": False},
     {"use_quant_conv": False, "use_post_quant_conv": False},
 ]
@@ -73,5 +78,18 @@ def test_what_does_not_fit_is_refused() -> None:
     codec = CODECS.build({"kind": "kl", "widths": [4, 8], "groups": 4})
     with pytest.raises(ShapeError, match="multiple of 2"):
         codec.latent_shape((3, 7, 8))
-    with pytest.raises(FileError, match="shift_factor"):
-        config({"shift_factor": 0.1}, "config.json")
+    with pytest.raises(FileError, match="latents_mean"):
+        config({"latents_mean": [0.1]}, "config.json")
+    with pytest.raises(FileError, match="mirror"):
+        config({**THEIRS, "down_block_types": ATTENDING["down_block_types"]}, "config.json")
+
+
+def test_a_shift_is_taken_off_before_scaling() -> None:
+    _, plain = pair()
+    _, shifted = pair(shift_factor=0.25)
+    shifted.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        z = plain.encode(x)
+        assert torch.allclose(shifted.encode(x), z - 0.25 * 0.3, atol=1e-6)
+        assert torch.allclose(shifted.decode(z - 0.25 * 0.3), plain.decode(z), atol=1e-5)

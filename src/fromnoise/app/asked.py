@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise import recipes
-from fromnoise.app import finetune
+from fromnoise.app import behind, finetune
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import TrainRequest
 from fromnoise.app.sources import changing, onto
+from fromnoise.codecs import Codec
 from fromnoise.core.config import validated
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import read_json
@@ -24,6 +25,7 @@ _HELD = {
     "data": "a run goes on with its own data; leave out --data",
     "max_bad": "a run goes on with its own data; leave out --max-bad",
     "base": "a run goes on from its own weights; leave out --from",
+    "codec": "a run goes on behind its own autoencoder; leave out --codec",
     "augment": "a run goes on with its own changes of the pictures; leave out --augment",
     "seed": "a run goes on with its own seed; leave out --seed",
     "out": "a run goes on in its own folder; leave out --out",
@@ -33,12 +35,13 @@ _HELD = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A recipe and its folder; its data and its base where they were read to know the recipe."""
+    """A recipe and its folder; its data, base and codec where they were read to know the recipe."""
 
     recipe: Recipe
     folder: Path
     whole: Dataset | None = None
     base: Model | None = None
+    codec: Codec | None = None
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -83,13 +86,18 @@ def asked(request: TrainRequest, reporter: Reporter) -> Asked:
         name = f"{recipe.name}-from-{Path(request.base).name}"
     begun = Path(request.out or f"runs/{name}") if request.data is None or request.out else None
     recipe, base = finetune.based(recipe, request.base, _begun(begun), request.data is not None)
+    if request.codec is not None:
+        name = f"{name}-behind-{Path(request.codec).name}"
+    begun = Path(request.out or f"runs/{name}") if request.data is None or request.out else None
+    recipe, codec = behind.placed(recipe, request.codec, _begun(begun))
     whole = None
     if request.data is not None:
         recipe, whole = onto(recipe, request.data, request.max_bad)
         name = f"{name}-{whole.name}"
     recipe = changing(recipe, request.augment)
     more = {**seed, **_rate(recipe, request, slower, reporter)}
-    return Asked(_changed(recipe, request, more), Path(request.out or f"runs/{name}"), whole, base)
+    folder = Path(request.out or f"runs/{name}")
+    return Asked(_changed(recipe, request, more), folder, whole, base, codec)
 
 
 def _begun(folder: Path | None) -> Recipe | None:

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from fromnoise import data
-from fromnoise.app.asked import recipe_of
+from fromnoise.app.making import asked_data, made_of
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import DataEmbedRequest
-from fromnoise.app.sources import config_of
 from fromnoise.core.errors import UsageError
 from fromnoise.core.files import check_file
 from fromnoise.data.embedded import write_embedded
@@ -32,21 +31,12 @@ def data_embed(request: DataEmbedRequest, reporter: Reporter) -> int:
         )
     out = Path(request.out or Path(request.run) / "embeddings.safetensors")
     check_file(out)
-    channels, *size = model.shape
-    if request.data is None:
-        config = recipe_of(Path(request.run)).data
-    else:
-        side = size[0] if len(set(size)) == 1 else size
-        config = config_of(request.data, size=side, mode="L" if channels == 1 else "RGB")
-    dataset = data.load(config)
-    parts = []
-    with reporter.progress(f"reading {dataset.name}", len(dataset)) as progress, torch.no_grad():
-        for first in range(0, len(dataset), _BATCH):
-            batch = dataset.batch(range(first, min(first + _BATCH, len(dataset))))
-            t = torch.zeros(len(batch), dtype=torch.float64)
-            parts.append(model.denoiser.output(batch.x, t))
-            progress.advance(first + len(batch))
-    vectors = torch.cat(parts)
+    dataset = asked_data(model, request.run, request.data)
+
+    def vector(x: Tensor) -> Tensor:
+        return model.denoiser.output(x, torch.zeros(len(x), dtype=torch.float64))
+
+    vectors = made_of(dataset, vector, reporter, _BATCH)
     write_embedded(out, vectors / vectors.square().mean().sqrt(), dataset, model.card.name)
     reporter.say(f"{len(vectors)} vectors of {vectors.shape[1]} numbers: {out}")
     return 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fromnoise.app.asked import recipe_of
+from fromnoise.app.evaluate_autoencoder import evaluate_autoencoder
 from fromnoise.app.evaluate_classifier import evaluate_classifier
 from fromnoise.app.evaluate_image_text import evaluate_image_text
 from fromnoise.app.evaluate_maps import evaluate_maps
@@ -47,6 +48,12 @@ WAYS = (
         "classifies and draws no samples",
         frozenset({"seed"}),
         evaluate_classifier,
+    ),
+    Way(
+        lambda recipe, _: recipe.objective.kind == "autoencoder",
+        "is measured by what comes back of held-out pictures",
+        frozenset({"samples", "seed"}),
+        evaluate_autoencoder,
     ),
     Way(
         lambda recipe, _: recipe.objective.kind == "contrastive",

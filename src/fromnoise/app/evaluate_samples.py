@@ -15,6 +15,7 @@ from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import split
+from fromnoise.codecs import Identity
 from fromnoise.core.errors import UsageError
 from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_json
 from fromnoise.core.images import png_bytes
@@ -118,6 +119,8 @@ def _of_one_size(recipe: Recipe) -> Dataset:
     Figures compare sets of pictures, so these must be of one size. The split is the same.
     """
     dataset = data.load(recipe.data)
+    if dataset.pictured is not None:
+        return dataset.pictured
     if dataset.groups() is None:
         return dataset
     return data.load({**recipe.data, "size": list(dataset.shape[1:])})
@@ -244,7 +247,9 @@ def _likelihood(
 
 
 def _of_diffusion(subject: Subject, request: EvaluateRequest) -> Bounds:
-    if not subject.model.denoiser.process.noisy:
+    # Of latents a bound says nothing of the pictures.
+    latents = not isinstance(subject.model.codec, Identity)
+    if latents or not subject.model.denoiser.process.noisy:
         return _undefined(subject, request)
     how = Likelihoods(
         subject.model.denoiser,

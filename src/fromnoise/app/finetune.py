@@ -104,6 +104,7 @@ def onto(recipe: Recipe, base: Model, source: str) -> Recipe:
         "parameterization": described.parameterization,
         "learned_variance": described.learned_variance,
         "codec": described.codec,
+        "codec_from": None,
         "encoders": encoders,
         "sampling": SamplingSettings(**asdict(base.defaults)),
         "figure": "",

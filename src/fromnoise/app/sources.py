@@ -7,7 +7,7 @@ from typing import Any
 
 from fromnoise import data, nets
 from fromnoise.core.errors import FileError, UsageError, unknown
-from fromnoise.core.files import read_json
+from fromnoise.core.files import read_header, read_json
 from fromnoise.data import Dataset
 from fromnoise.nets import Network
 from fromnoise.recipes import Recipe
@@ -46,7 +46,8 @@ def config_of(source: str, **wanted: Any) -> Config:
     elif path.suffix in (".npz", ".npy"):
         kind, own = "arrays", {"path": str(path.resolve())}
     elif path.suffix == ".safetensors":
-        kind, own = "embedded", {"path": str(path.resolve())}
+        kind = "encoded" if path.is_file() and "latents" in read_header(path).shapes else "embedded"
+        own = {"path": str(path.resolve())}
     else:
         shards = path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
         if not shards and not path.exists():
@@ -81,7 +82,7 @@ def onto(recipe: Recipe, source: str, max_bad: float) -> tuple[Recipe, Dataset]:
             raise
         told = f"the size comes from the recipe: {recipe.name} has {config['size']}"
         raise UsageError(f"{error} ({told})") from None
-    _check_shape(recipe, net, source, dataset.shape)
+    _check_shape(recipe, net, source, (dataset.pictured or dataset).shape)
     # Its own figure was reached on its own data.
     changed = {"data": config, "figure": "", **_told(recipe, len(dataset.classes))}
     return recipe.model_copy(update=changed), dataset
@@ -95,7 +96,7 @@ def _of_pictures(recipe: Recipe, net: Network, source: str, max_bad: float) -> C
     if size is None:
         height, width = _whole(net) or data.load(recipe.data).shape[1:]
         size = height if height == width else [height, width]
-    mode = "L" if net.in_channels == 1 else "RGB"
+    mode = "L" if _channels(recipe, net) == 1 else "RGB"
     return config_of(source, size=size, mode=mode, max_bad=max_bad)
 
 
@@ -104,14 +105,19 @@ def _whole(net: Network) -> tuple[int, ...]:
     return tuple(net.config.get("shape", ()))[1:]
 
 
+def _channels(recipe: Recipe, net: Network) -> int:
+    """The channels of the pictures a recipe is for: its codec's, where the network has latents."""
+    return int(recipe.codec.get("channels", net.in_channels))
+
+
 def _check_shape(recipe: Recipe, net: Network, source: str, shape: tuple[int, ...]) -> None:
     told = f"{source} has samples of shape {tuple(shape)}, and the network of {recipe.name} takes"
     if not net.spatial_dims and shape != (net.in_channels,):
         raise UsageError(f"{told} points of {net.in_channels} numbers; use another recipe")
     if len(shape) != 1 + net.spatial_dims:
         raise UsageError(f"{told} pictures; use another recipe (points-ddpm is one for points)")
-    if shape[0] != net.in_channels:
-        raise UsageError(f"{told} {net.in_channels} channels; use another recipe")
+    if shape[0] != _channels(recipe, net):
+        raise UsageError(f"{told} {_channels(recipe, net)} channels; use another recipe")
     if _whole(net) and shape[1:] != _whole(net):
         raise UsageError(
             f"{told} pictures of {_whole(net)} only; give them as files, which are brought to that "

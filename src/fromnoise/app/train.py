@@ -16,8 +16,9 @@ from fromnoise import (
     processes,
     samplers,
 )
-from fromnoise.app import finetune
+from fromnoise.app import behind, finetune
 from fromnoise.app.asked import asked
+from fromnoise.app.reconstructions import sheet
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import TrainRequest
 from fromnoise.app.sources import left_out
@@ -32,6 +33,7 @@ from fromnoise.model import Card, Defaults, Model
 from fromnoise.model.files import write_model
 from fromnoise.recipes import Recipe
 from fromnoise.training import Run, Task
+from fromnoise.training.autoencoder import Reconstruction
 from fromnoise.training.draws import Draws
 from fromnoise.training.objective import Objective
 from fromnoise.training.objectives import objective_of
@@ -46,7 +48,7 @@ def train(request: TrainRequest, reporter: Reporter) -> int:
     with join().together():
         it = asked(request, reporter)
         check_folder(it.folder)
-        run, _ = prepare(it.recipe, it.folder, reporter, it.whole, it.base)
+        run, _ = prepare(it.recipe, it.folder, reporter, it.whole, it.base, it.codec)
     done = 0
     with reporter.progress(f"training {it.recipe.name}", run.steps) as progress:
         for event in run.train():
@@ -68,13 +70,16 @@ def prepare(
     reporter: Reporter,
     whole: Dataset | None = None,
     base: Model | None = None,
+    codec: codecs.Codec | None = None,
 ) -> tuple[Run, Model]:
     """The run of a recipe in a folder, begun or not, and the model it trains.
 
-    whole and base: the recipe's data and the model it starts from, where they are open already.
+    whole, base and codec: the recipe's data, the model it starts from and the codec it works
+    behind, where they are open already.
     """
     # The initial weights are part of the run: the same seed, the same start.
     torch.manual_seed(recipe.train.seed)
+    whole = data.load(recipe.data) if whole is None else whole
     train_set, held_out = split(recipe, whole)
     lacking = left_out(train_set)
     if lacking is not None:
@@ -82,14 +87,33 @@ def prepare(
     model = build(recipe, train_set)
     for note in finetune.begin(model, recipe, folder, base):
         reporter.say(note)
-    objective = objective_of(recipe.objective, model.denoiser, model.conditioning, train_set.levels)
+    for note in behind.begin(model, recipe, folder, whole, codec):
+        reporter.say(note)
+    encoded = train_set.pictured is not None
+    objective = objective_of(
+        recipe.objective,
+        model.denoiser,
+        model.conditioning,
+        train_set.levels,
+        model.codec,
+        encoded,
+    )
     augment = augmentation(recipe)
     _check(recipe, train_set, objective, augment)
 
+    autoencoder = isinstance(objective, Reconstruction)
+
     def preview() -> bytes:
+        if autoencoder:
+            return png_bytes(sheet(model, held_out, _PREVIEWS // 2))
         model.refresh()
         drawn = model.sample(_PREVIEWS, **told, dtype="float32")
         return png_bytes(drawn.sheet(columns=10))
+
+    def write(path: Path) -> None:
+        if autoencoder:
+            behind.measure(model, train_set)
+        write_model(model, path)
 
     told = examples(model.conditioning.names, held_out, _PREVIEWS)
     task = Task(
@@ -97,8 +121,8 @@ def prepare(
         data=train_set,
         held_out=held_out,
         augment=augment,
-        write_model=lambda path: write_model(model, path),
-        preview=preview if model.denoiser.net.draws else None,
+        write_model=write,
+        preview=preview if model.denoiser.net.draws or autoencoder else None,
     )
 
     def complete(config: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +147,13 @@ def _check(
         )
     if not objective.splits and (recipe.train.accumulation > 1 or join().count > 1):
         raise UsageError(
-            f"{recipe.name} compares all samples of a batch with each other, so a batch cannot be "
-            "split; leave --train.accumulation and --processes at 1"
+            f"the loss of {recipe.name} is of a whole batch, not of each sample, so a batch cannot "
+            "be split; leave --train.accumulation and --processes at 1"
+        )
+    if augment is not None and dataset.pictured is not None:
+        raise UsageError(
+            "latents cannot be changed as pictures can; leave out the changes (--augment none), or "
+            "train on the pictures"
         )
     batch = dataset.batch([0])
     if augment is not None:
@@ -169,6 +198,7 @@ def split(recipe: Recipe, whole: Dataset | None = None) -> tuple[Dataset, Datase
 
 def build(recipe: Recipe, dataset: Dataset) -> Model:
     """The untrained model of a recipe, for data of that shape."""
+    seen = dataset.pictured or dataset
     denoiser = NetworkDenoiser(
         nets.build(recipe.net),
         processes.PROCESSES.build(recipe.process),
@@ -180,12 +210,12 @@ def build(recipe: Recipe, dataset: Dataset) -> Model:
         data=dataset.name,
         summary=recipe.summary,
         classes=list(dataset.classes),
-        levels=dataset.levels,
+        levels=seen.levels,
         ancestry=recipe.ancestry,
     )
     return Model(
         denoiser,
-        dataset.shape,
+        seen.shape,
         codecs.CODECS.build(recipe.codec),
         encoders.Conditioning.build(fitted(recipe.encoders, dataset)),
         Defaults(**recipe.sampling.model_dump()),

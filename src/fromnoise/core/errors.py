@@ -33,6 +33,10 @@ class TrainingError(FromNoiseError):
     """Training cannot go on: the loss is not finite, a loader died, a checkpoint is gone."""
 
 
+class NumberError(FromNoiseError):
+    """A computation ended in numbers that are not finite, so there is no result to show."""
+
+
 class DiskError(FromNoiseError):
     """A file could not be written; nothing that was there before was changed."""
 

@@ -57,6 +57,7 @@ __all__ = [
     "size_of",
     "sweep",
     "verify_folder",
+    "versioned_header",
     "write_bytes",
     "write_json",
     "write_text",
@@ -278,16 +279,26 @@ def load_tensors(
     from safetensors.torch import load_file
 
     path = Path(path)
-    metadata = read_header(path).metadata
-    if _VERSION_KEY in metadata:
-        version = metadata[_VERSION_KEY]
-        _check_version(path, int(version) if version.isdecimal() else version)
+    metadata = versioned_header(path).metadata
     try:
         return load_file(path, device=str(device)), metadata
     except SafetensorError as error:
         raise FileError(f"{path} cannot be read: {error}; the file is damaged") from None
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def versioned_header(path: str | Path) -> TensorHeader:
+    """The header of a safetensors file that this version reads: `read_header`, and our format.
+
+    A file without our format version is another program's. Raises FileError as `load_tensors`.
+    """
+    path = Path(path)
+    header = read_header(path)
+    if _VERSION_KEY in header.metadata:
+        version = header.metadata[_VERSION_KEY]
+        _check_version(path, int(version) if version.isdecimal() else version)
+    return header
 
 
 def size_of(tensors: Mapping[str, "Tensor"]) -> int:

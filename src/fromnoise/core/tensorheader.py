@@ -26,11 +26,15 @@ _BYTES = {
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """What a safetensors file says it holds: shape and element type by name, and its metadata."""
+    """What a safetensors file says it holds: shape and element type by name, and its metadata.
+
+    starts: at which byte of the file each tensor begins.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     metadata: dict[str, str]
+    starts: dict[str, int]
 
 
 def read_header(path: str | Path) -> TensorHeader:
@@ -51,7 +55,7 @@ def read_header(path: str | Path) -> TensorHeader:
         raise unreadable(path, error) from None
     # Counted before it is parsed: as objects a header takes twenty times its own size.
     _check_count(path, header.count(b'"data_offsets"'))
-    return _checked(path, strictjson.loads(header, f"{path} (header)", 4), size - 8 - length)
+    return _checked(path, strictjson.loads(header, f"{path} (header)", 4), 8 + length, size)
 
 
 def refuse_pickle(path: str | Path) -> None:
@@ -103,7 +107,8 @@ def _check_count(path: Path, count: int) -> None:
         raise FileError(f"{path} names {count} tensors; at most {MAX_TENSORS} are read")
 
 
-def _checked(path: Path, header: Any, data_size: int) -> TensorHeader:
+def _checked(path: Path, header: Any, first: int, size: int) -> TensorHeader:
+    """The header, compared with the size of its file, whose tensors begin at byte `first`."""
     if not isinstance(header, dict):
         raise FileError(f"{path}: its header is not a JSON object; the file is damaged")
     metadata = header.pop("__metadata__", {})
@@ -116,13 +121,17 @@ def _checked(path: Path, header: Any, data_size: int) -> TensorHeader:
         if begin != position:
             raise _damaged(path, name, f"starts at byte {begin} where {position} is next")
         position = end
-    if position != data_size:
+    if position != size - first:
         raise FileError(
-            f"{path} is {'cut short' if position > data_size else 'too long'}: it should hold "
-            f"{position} bytes of tensors and holds {data_size}"
+            f"{path} is {'cut short' if position > size - first else 'too long'}: it should hold "
+            f"{position} bytes of tensors and holds {size - first}"
         )
-    shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-    return TensorHeader(shapes, {name: e["dtype"] for name, e in header.items()}, metadata)
+    return TensorHeader(
+        {name: tuple(entry["shape"]) for name, entry in header.items()},
+        {name: entry["dtype"] for name, entry in header.items()},
+        metadata,
+        {name: first + begin for begin, _, name in spans},
+    )
 
 
 def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from fromnoise.data.buckets import SIZES, Buckets, GroupedOrder
 from fromnoise.data.digits import Digits
 from fromnoise.data.embedded import Embedded
 from fromnoise.data.emoji import Emoji
+from fromnoise.data.encoded import Encoded
 from fromnoise.data.folder import Folder
 from fromnoise.data.glyphs import Glyphs
 from fromnoise.data.hub import Hub
@@ -49,6 +50,7 @@ __all__ = [
     "Digits",
     "Embedded",
     "Emoji",
+    "Encoded",
     "Flip",
     "Folder",
     "Geometric",

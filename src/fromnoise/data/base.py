@@ -63,7 +63,8 @@ class Dataset(ABC):
     name: of its kind. shape: of a sample, (C, H, W) or (D,). levels: the grey levels the data
     itself has, level k of L at 2k/(L − 1) − 1; None for continuous data. classes: their names.
     labels: the class number of every sample (N,), int64; None without classes. skipped: what of
-    the source could not be read and is not in it, by name and reason.
+    the source could not be read and is not in it, by name and reason. pictured: where samples are
+    latents of pictures, the data set of those pictures.
     """
 
     config: dict[str, Any]
@@ -73,6 +74,7 @@ class Dataset(ABC):
     classes: tuple[str, ...]
     labels: Tensor | None
     skipped: tuple[tuple[str, str], ...] = ()
+    pictured: "Dataset | None" = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -195,6 +197,8 @@ class Subset(Dataset):
             raise UsageError(f"sample {index} is out of range; {whole.name} has {len(whole)}")
         self.name, self.shape = whole.name, whole.shape
         self.levels, self.classes, self.skipped = whole.levels, whole.classes, whole.skipped
+        if whole.pictured is not None:
+            self.pictured = Subset(whole.pictured, indices)
         labels = whole.labels
         self.labels = None if labels is None else labels[torch.from_numpy(self.indices)]
 

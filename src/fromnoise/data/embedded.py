@@ -1,6 +1,5 @@
 """What a network makes of each sample of a data set: vectors, alone or beside the samples."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,15 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise.core import strictjson
-from fromnoise.core.errors import FileError
-from fromnoise.core.files import load_tensors, save_tensors
 from fromnoise.data.base import DATA, Dataset
+from fromnoise.data.stored import read_stored, write_stored
 
 EMBEDDING = "embedding"
 """The name under which a network is told the vector of a sample."""
 
-_VECTORS, _CONFIG = "vectors", "data"
+_VECTORS = "vectors"
 
 
 @DATA.register("embedded")
@@ -30,7 +27,8 @@ class Embedded(Dataset):
     """
 
     def __init__(self, path: str, part: Literal["vectors", "pictures"] = "vectors") -> None:
-        self._vectors, self.whole = _read(Path(path))
+        made_by = "of the recipe shapes-clip, say"
+        self._vectors, self.whole, _ = read_stored(Path(path), _VECTORS, 2, "data embed", made_by)
         self._part = part
         whole = self.whole
         self.name = f"{whole.name}-{_VECTORS}" if part == _VECTORS else whole.name
@@ -62,27 +60,4 @@ class Embedded(Dataset):
 
 def write_embedded(path: Path, vectors: Tensor, whole: Dataset, by: str) -> None:
     """Write the vectors (N, D) of a data set, in its order. by: what made them, in words."""
-    config = json.dumps(whole.config)
-    save_tensors(path, {_VECTORS: vectors.float().contiguous()}, {_CONFIG: config, "by": by})
-
-
-def _read(path: Path) -> tuple[Tensor, Dataset]:
-    if not path.is_file():
-        raise FileError(
-            f"{path} does not exist; make it with `fromnoise data embed RUN --out {path}`, RUN "
-            "being of the recipe shapes-clip, say"
-        )
-    tensors, metadata = load_tensors(path)
-    if _VECTORS not in tensors or _CONFIG not in metadata or tensors[_VECTORS].ndim != 2:
-        raise FileError(f"{path} holds no vectors of a data set; `fromnoise data embed` makes them")
-    vectors = tensors[_VECTORS]
-    if not bool(torch.isfinite(vectors).all()):
-        raise FileError(f"{path} holds vectors that are not finite")
-    config = strictjson.loads(metadata[_CONFIG].encode(), str(path))
-    whole: Dataset = DATA.build(config)
-    if len(whole) != len(vectors):
-        raise FileError(
-            f"{path} has {len(vectors)} vectors, and its data has {len(whole)} samples now; "
-            "make it anew with `fromnoise data embed`"
-        )
-    return vectors, whole
+    write_stored(path, _VECTORS, vectors.float(), whole, {"by": by})

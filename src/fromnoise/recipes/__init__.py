@@ -1,6 +1,7 @@
 """Recipes: named functions → `Recipe`, the only place where choices are combined."""
 
 from fromnoise.recipes import (
+    autoencoders,
     clip,
     cold,
     digits,
@@ -18,6 +19,7 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "SamplingSettings",
+    "autoencoders",
     "clip",
     "cold",
     "digits",

@@ -44,6 +44,9 @@ class Recipe(Settings):
     parameterization: Config = Field(description="What the network's output means.")
     learned_variance: bool = Field(False, description="Whether the network also gives a variance.")
     codec: Config = Field({"kind": "identity"}, description="Pixels or latents.")
+    codec_from: str | None = Field(
+        None, description="Model whose autoencoder it works behind; its codec takes that place."
+    )
     encoders: dict[str, Config] = Field({}, description="Inputs it is conditioned on.")
     base: str | None = Field(None, description="Model whose weights it starts from.")
     ancestry: list[dict[str, Any]] = Field(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
+from fromnoise.recipes.text import PLACED
 from fromnoise.training.settings import ContrastiveSettings, ObjectiveSettings, TrainSettings
 
 WIDTH = 64
@@ -138,7 +139,7 @@ def shapes_decoder() -> Recipe:
             "multipliers": [1, 1.5, 2],
             "blocks": 1,
             "attention": {"at": [4], "heads": 4},
-            "style": {"groups": 8, "patch": 2},
+            "style": PLACED,
             "accepts": {"vector": {"embedding": WIDTH}},
         },
         process=_COSINE,
@@ -146,9 +147,10 @@ def shapes_decoder() -> Recipe:
         encoders={"embedding": {"kind": "vector", "width": WIDTH}},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
         train=TrainSettings(
-            steps=700,
+            steps=1200,
             batch_size=64,
-            learning_rate=1e-3,
+            optimizer="muon",
+            learning_rate=2e-3,
             warmup=200,
             precision="bfloat16",
             validate_every=250,

@@ -10,7 +10,11 @@ UNSEEN = ("red star", "green circle", "blue triangle", "purple square")
 """Pairs of colour and kind that `shapes-text` is never shown."""
 
 
-def net(multipliers: list[float]) -> Config:
+PLACED: Config = {"groups": 8, "patch": 2, "scale_shift": True, "coordinates": True}
+"""A style in which what is told scales and shifts, and every pixel knows its place."""
+
+
+def net(multipliers: list[float], style: Config) -> Config:
     """The U-Net of these recipes: 2×2 pixels folded, 16×16 to 4×4, words attended to below 16×16.
 
     It is told the mean of the words as well, with the time.
@@ -22,7 +26,7 @@ def net(multipliers: list[float]) -> Config:
         "multipliers": multipliers,
         "blocks": 1,
         "attention": {"at": [2, 4], "heads": 4},
-        "style": {"groups": 8, "patch": 2},
+        "style": style,
         "accepts": {"tokens": _WIDTH, "vector": {"prompt": _WIDTH}},
     }
 
@@ -39,9 +43,10 @@ def _text(vocabulary: int, length: int, depth: int) -> Config:
     }
 
 
-def _train(steps: int, rate: float) -> TrainSettings:
+def _train(steps: int, rate: float, optimizer: str = "adamw") -> TrainSettings:
     return TrainSettings(
         steps=steps,
+        optimizer=optimizer,
         batch_size=64,
         learning_rate=rate,
         warmup=200,
@@ -62,7 +67,7 @@ def emoji_text() -> Recipe:
         data={"kind": "emoji", "size": 32, "dyed": True},
         # Of a dyed sign what is held out is a pair of words that training never shows.
         held_out=0.05,
-        net=net([1, 1.5, 2.25]),
+        net=net([1, 1.5, 2.25], {"groups": 8, "patch": 2}),
         process=_COSINE,
         parameterization={"kind": "v"},
         encoders={"prompt": _text(1500, 20, 2)},
@@ -81,11 +86,12 @@ def shapes_text() -> Recipe:
         "Ho & Salimans 2022 (guidance without a classifier); Salimans & Ho 2022 (v-prediction)",
         data={"kind": "shapes", "size": 32, "count": 50_000, "without": list(UNSEEN)},
         held_out=0.02,
-        net=net([1, 1.5, 2]),
+        net=net([1, 1.5, 2], PLACED),
         process=_COSINE,
         parameterization={"kind": "v"},
         encoders={"prompt": _text(400, 24, 3)},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
-        train=_train(4500, 1e-3),
+        # Half the steps of AdamW reach the same held-out loss.
+        train=_train(6000, 2e-3, "muon"),
         sampling=SamplingSettings(grid="uniform", steps=25, guidance=3.0),
     )

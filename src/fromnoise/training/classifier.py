@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fromnoise.codecs import Codec
 from fromnoise.core.errors import UsageError
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
@@ -41,6 +42,9 @@ class NoisyClassification(Objective):
         self.time_sampling = time_sampling
         self.label_smoothing = label_smoothing
 
+    def behind(self, codec: Codec, encoded: bool = False) -> None:
+        self.keep(codec, encoded)
+
     def phases(self, batch: Samples, draws: Draws) -> Iterator[Phase]:
         t, losses = self.losses(batch, draws)
         counts = self.time_sampling.importance(t)
@@ -55,7 +59,7 @@ class NoisyClassification(Objective):
     def losses(self, batch: Samples, draws: Draws) -> tuple[Tensor, Tensor]:
         """The times (B,), float64, and the cross-entropy of each sample there (B,), in nats."""
         label = self._labels(batch)
-        x0 = batch.x.to(next(self.reader.net.parameters()).device)
+        x0 = self.data(batch, next(self.reader.net.parameters()).device)
         with torch.autocast(x0.device.type, enabled=False):
             process = self.reader.process.begin(draws.noise, x0)
             t = self.time_sampling(draws, process.clock)

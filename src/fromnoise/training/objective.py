@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from fromnoise.codecs import Codec
 from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import Noise
 from fromnoise.core.tensors import expand, flat_mean
@@ -77,10 +78,40 @@ class Objective(nn.Module, ABC):
     """What is trained, with all its state: everything in its `state_dict` is checkpointed.
 
     splits: whether a step may be split over micro-steps and processes, each sample's loss being its
-    own.
+    own. codec: what makes the latents it learns of, see `behind`; None where it learns of the data.
     """
 
     splits = True
+    encoded = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec: Codec | None = None
+
+    def behind(self, codec: Codec, encoded: bool = False) -> None:
+        """Learn of the latents of a codec, which is not trained and is kept with the state.
+
+        encoded: whether the data are latents already. Raises UsageError for an objective that
+        learns of pixels only.
+        """
+        raise UsageError(
+            f"a {type(self).__name__} objective learns of the data itself, and not behind a "
+            f"{type(codec).__name__} codec; leave the codec out"
+        )
+
+    def keep(self, codec: Codec, encoded: bool) -> None:
+        """Freeze a codec and hold it, so that a run that goes on needs no other folder."""
+        self.codec = codec.requires_grad_(False)
+        self.encoded = encoded
+
+    def data(self, batch: "Samples", device: torch.device) -> Tensor:
+        """What is learned of a batch: its samples, or their latents where it is behind a codec."""
+        x = batch.x.to(device)
+        if self.codec is None or self.encoded:
+            return x
+        with torch.no_grad(), _exact(x):
+            latents: Tensor = self.codec.encode(x)
+        return latents
 
     @abstractmethod
     def phases(self, batch: Samples, draws: Draws) -> Iterable[Phase]:
@@ -213,6 +244,9 @@ class Denoising(Objective):
         self.steering = Steering() if learns else None
         self._check()
 
+    def behind(self, codec: Codec, encoded: bool = False) -> None:
+        self.keep(codec, encoded)
+
     def prepare(self, x: Tensor, seed: int) -> None:
         """Fit what the process's prior needs to know of the data."""
         noise = Noise([derive(seed, i) for i in range(x.shape[0])])
@@ -244,7 +278,7 @@ class Denoising(Objective):
 
     def losses(self, batch: Samples, draws: Draws) -> tuple[Tensor, Tensor]:
         """The times (B,), float64, and the loss of each sample there (B,)."""
-        x0 = batch.x.to(next(self.denoiser.net.parameters()).device)
+        x0 = self.data(batch, next(self.denoiser.net.parameters()).device)
         # The process and the loss keep their precision; only the network runs in a lower one.
         with _exact(x0):
             process = self.denoiser.process.begin(draws.noise, x0)
@@ -257,7 +291,9 @@ class Denoising(Objective):
             if self.steering is not None:
                 x = self.steering(x, t)
             dropout = self.dropout if self.training else None
-            condition = condition_of(self.conditioning, batch, chances[:, 0], dropout, draws.noise)
+            condition = condition_of(
+                self.conditioning, batch, chances[:, 0], dropout, draws.noise, x0.shape[2:]
+            )
             condition = None if condition is None else condition.to(x0.device)
         if self.self_conditioning:
             show = chances[:, 1] < self.self_conditioning
@@ -343,6 +379,7 @@ def condition_of(
     chance: Tensor,
     dropout: Dropout | None,
     noise: Noise,
+    space: Sequence[int] | None = None,
 ) -> Condition | None:
     """What a network is told of a batch, but for what `dropout` leaves out.
 
@@ -351,6 +388,7 @@ def condition_of(
 
     chance: a number on [0, 1) for each sample, which decides whether it is told nothing at all.
     noise: draws the rest; nothing, where neither dropout nor an encoder leaves more to chance.
+    space: sizes of what the network sees, where those are not the samples'.
     Raises UsageError for an input that the data knows nothing of.
     """
     names = conditioning.names
@@ -368,7 +406,7 @@ def condition_of(
                 f"the model is to be told a {name}, which this data does not know; it gives {gives}"
             )
     keep = None if dropout is None else dropout.keep(names, chance, noise)
-    told: Condition = conditioning(raw, len(chance), batch.x.shape[2:], keep)
+    told: Condition = conditioning(raw, len(chance), tuple(space or batch.x.shape[2:]), keep)
     return replace(told, null=None)
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fromnoise.codecs import Codec, Identity
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
+from fromnoise.training.autoencoder import autoencoder
 from fromnoise.training.classifier import classifier
 from fromnoise.training.contrastive import contrastive
 from fromnoise.training.gan import gan
 from fromnoise.training.objective import Objective, denoising
-from fromnoise.training.settings import AnyObjective
+from fromnoise.training.settings import AnyObjective, AutoencoderSettings
 from fromnoise.training.vae import vae
 from fromnoise.training.vdm import vdm
 
@@ -33,9 +35,20 @@ def objective_of(
     denoiser: NetworkDenoiser,
     conditioning: Conditioning,
     levels: int | None = None,
+    codec: Codec | None = None,
+    encoded: bool = False,
 ) -> Objective:
     """The objective that settings describe, for data of so many levels (None: real numbers).
 
-    Raises UsageError where the denoiser is none that can be trained so.
+    codec: what an autoencoder trains, and behind which all others learn; None for pixels.
+    encoded: whether the data are its latents already.
+    Raises UsageError where the denoiser, or the codec, is none that can be trained so.
     """
-    return OBJECTIVES[settings.kind](denoiser, conditioning, settings, levels)
+    if isinstance(settings, AutoencoderSettings):
+        return autoencoder(codec or Identity(), settings)
+    if codec is None or isinstance(codec, Identity):
+        return OBJECTIVES[settings.kind](denoiser, conditioning, settings, levels)
+    # Latents have no levels, whatever the pictures have.
+    made = OBJECTIVES[settings.kind](denoiser, conditioning, settings, None)
+    made.behind(codec, encoded)
+    return made

@@ -113,6 +113,50 @@ class ContrastiveSettings(Settings):
     )
 
 
+class AutoencoderSettings(Settings):
+    """An autoencoder: what comes back, what the latents cost, how it looks, whether it seems real.
+
+    Each part can be switched off: a weight of 0, `perceptual` none, no discriminator.
+    """
+
+    kind: Literal["autoencoder"] = Field("autoencoder", description="What is trained.")
+    reconstruction: Literal["l1", "l2"] = Field(
+        "l1", description="Distance of pixels: absolute (l1) or squared (l2)."
+    )
+    latent_weight: float = Field(
+        1e-6,
+        ge=0,
+        description="Weight of what latents cost: with kl the divergence, in nats for each number "
+        "of the picture; with vq the codebook's loss, for which 1 is usual.",
+    )
+    perceptual: Choice = Field(
+        "small",
+        description="What pictures are looked at with: none, small (a network that learns in the "
+        'first steps), or {"kind": "run", "path": RUN} of a classifier, or {"kind": "lpips", '
+        '"backbone": FILE, "heads": FILE}.',
+    )
+    perceptual_weight: float = Field(
+        1.0, ge=0, description="Weight of how different pictures look."
+    )
+    perceptual_start: int = Field(
+        200, ge=0, description="Steps before that counts, in which a small network learns to see."
+    )
+    discriminator: dict[str, Any] | None = Field(
+        None, description="The network that tells pictures from reconstructions; none without."
+    )
+    adversarial_weight: float = Field(
+        0.5, ge=0, description="Weight of seeming real to the discriminator."
+    )
+    adversarial_start: int = Field(
+        0, ge=0, description="Steps before the discriminator learns and counts."
+    )
+    adaptive: bool = Field(
+        True,
+        description="Weigh the adversarial gradient by that of the reconstruction, both at the "
+        "decoder's last layer.",
+    )
+
+
 def _kind(value: Any) -> str:
     # Runs and recipes written before there was a choice do not name theirs.
     named = value.get("kind", "denoising") if isinstance(value, Mapping) else value.kind
@@ -125,7 +169,8 @@ AnyObjective = Annotated[
     | Annotated[VaeSettings, Tag("vae")]
     | Annotated[GanSettings, Tag("gan")]
     | Annotated[ClassifierSettings, Tag("classifier")]
-    | Annotated[ContrastiveSettings, Tag("contrastive")],
+    | Annotated[ContrastiveSettings, Tag("contrastive")]
+    | Annotated[AutoencoderSettings, Tag("autoencoder")],
     Discriminator(_kind),
 ]
 """What can be trained, told apart by its `kind`; `objectives` builds each."""
