@@ -14,6 +14,7 @@ BENCHMARKS = (
     "network_step",
     "onnx_step",
     "steps",
+    "stable_diffusion",
 )
 
 LONG = (
@@ -26,4 +27,6 @@ LONG = (
     "text_guidance",
     "prior",
     "codecs",
+    "latent",
+    "latent_dit",
 )

@@ -5,6 +5,7 @@ itself: `fn.schedules`, `fn.grids`, `fn.samplers`, `fn.denoisers`, `fn.nets`, `f
 Rooms are imported when they are first used, so that importing fromnoise costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,18 @@ if TYPE_CHECKING:
     from fromnoise.core.errors import FromNoiseError
     from fromnoise.interop.loading import load
     from fromnoise.layers.condition import Condition
-    from fromnoise.model import Model
+    from fromnoise.model import Hires, Model
     from fromnoise.samplers import Step, sample
 
 __version__ = "0.1.0"
 
+# huggingface_hub reads it when it is first imported; nobody is told what is done here.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 _NAMES = {
     "Condition": "fromnoise.layers.condition",
     "FromNoiseError": "fromnoise.core.errors",
+    "Hires": "fromnoise.model",
     "Model": "fromnoise.model",
     "Step": "fromnoise.samplers",
     "load": "fromnoise.interop.loading",
@@ -48,6 +53,7 @@ _NAMES = {
 __all__ = [
     "Condition",
     "FromNoiseError",
+    "Hires",
     "Model",
     "Step",
     "codecs",

@@ -1,4 +1,4 @@
-"""What a network's output means: six ways to read it as a belief about x0, each a few lines.
+"""What a network's output means: the ways to read it as a belief about x0, each a few lines.
 
 D(x, t) = skip·x + out·F(in·x, time), and the target of F is a·x0 + b·ε with a = (1 − skip·α)/out
 and b = −skip·σ/out, taken in float64 with their limits.
@@ -112,6 +112,26 @@ class X0(Parameterization):
 
     def target(self, scales: Scales) -> Target:
         return Target(torch.ones_like(scales.alpha), torch.zeros_like(scales.alpha))
+
+
+_SURE = 50.0
+
+
+@PARAMETERIZATIONS.register("tokens")
+@dataclass(frozen=True)
+class Tokens(X0):
+    """F = log p(x0 | x_t) of each token, (B, K, ...), up to a constant.
+
+    The belief is its log-softmax, where guidance by differences is that of logits. A token that is
+    not masked is known, and carried over: 50 more than any other (Sahoo et al. 2024, "MDLM",
+    section 3.2.3).
+    """
+
+    clock: Clock = "time"
+
+    def read(self, output: Tensor, x: Tensor, scales: Scales) -> Tensor:
+        known = (x != 0).any(1, keepdim=True)
+        return torch.where(known, _SURE * x, output.to(x.dtype).log_softmax(1))
 
 
 @PARAMETERIZATIONS.register("v")

@@ -1,4 +1,4 @@
-"""A process says how pictures are corrupted: Gaussian noise, blur and noise, or any degradation.
+"""A process says how data is corrupted: Gaussian noise, blur and noise, any degradation, masks.
 
 `corrupt` goes from data to time t, `move` goes from any time to any other given a belief about
 x0, and `prior` draws the start of sampling. What holds for noise in one basis holds for each
@@ -9,10 +9,11 @@ coefficient by coefficient, and back.
 import functools
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.special import ndtr
 
 from fromnoise.core.config import Kinds
 from fromnoise.core.errors import ShapeError, UsageError
@@ -86,6 +87,16 @@ class Process(nn.Module, ABC):
     def clock(self) -> Schedule:
         """The schedule that grids are laid on: that of its noise, where there is noise."""
         return self.schedule
+
+    def share(self, t: Tensor) -> Tensor:
+        """The share (B,) of tokens that is masked at t (B,), float64.
+
+        Raises UsageError for a process that masks no tokens.
+        """
+        raise UsageError(
+            f"a {type(self).__name__.lower()} process masks no tokens; unmask, unmask_even and "
+            "maskgit draw models of tokens only"
+        )
 
     def fit(self, x0: Tensor, noise: Noise) -> None:
         """Learn from data (M, ...) what the prior needs to know of it; most need nothing."""
@@ -227,8 +238,38 @@ class Spectral(_Noisy):
         return idct(z)
 
 
+class _Noiseless(Process):
+    """What processes without noise share: a network reads x0 itself, and only the time counts."""
+
+    noisy = False
+    missing: str
+    """What is said to who asks for noise: what there is in its place."""
+
+    def reference(self, t: Tensor) -> Scales:
+        return Scales(torch.ones_like(t), torch.zeros_like(t))
+
+    def reading(self, t: Tensor, like: Tensor) -> Scales:
+        one = torch.ones((like.shape[0],) + (1,) * (like.ndim - 1), dtype=torch.float64)
+        return Scales(one, torch.zeros_like(one))
+
+    @property
+    def clock(self) -> Schedule:
+        """Straight lines: with no noise, only the time itself counts."""
+        return flow()
+
+    def scales(self, t: Tensor, like: Tensor) -> Scales:
+        raise UsageError(self.missing)
+
+    def levels(self, t: float) -> tuple[Level, Level]:
+        raise UsageError(self.missing)
+
+    @property
+    def schedule(self) -> Schedule:
+        raise UsageError(self.missing)
+
+
 @PROCESSES.register("cold")
-class Cold(Process):
+class Cold(_Noiseless):
     """Any degradation in place of noise: x_t = D(x0, t) (Bansal et al. 2022, "Cold Diffusion").
 
     What is random in D is drawn once per sample (`begin`) and is the same at every time. The prior
@@ -236,7 +277,7 @@ class Cold(Process):
     weights.
     """
 
-    noisy = False
+    missing = "cold diffusion has no noise; sample it with cold1 or cold2"
     prior_mean: Tensor
     prior_factor: Tensor
 
@@ -293,30 +334,80 @@ class Cold(Process):
         flat = self.prior_mean + weights.float() @ self.prior_factor.float()
         return flat.reshape(like.shape).to(like)
 
-    def reference(self, t: Tensor) -> Scales:
-        return Scales(torch.ones_like(t), torch.zeros_like(t))
 
-    def reading(self, t: Tensor, like: Tensor) -> Scales:
-        one = torch.ones((like.shape[0],) + (1,) * (like.ndim - 1), dtype=torch.float64)
-        return Scales(one, torch.zeros_like(one))
+@PROCESSES.register("absorbing")
+class Absorbing(_Noiseless):
+    """Tokens disappear behind a mask: at time t each of them is hidden with probability m(t).
 
-    @property
-    def clock(self) -> Schedule:
-        """Straight lines: with no noise, only the time itself counts."""
-        return flow()
+    x0 (B, K, ...) is one-hot over K codes, and a masked token is zero in all of them. Once hidden,
+    a token stays so: D3PM with an absorbing state (Austin et al. 2021, section 3.1).
 
-    def _without_noise(self) -> UsageError:
-        return UsageError("cold diffusion has no noise; sample it with cold1 or cold2")
+    mask: m(t), `linear` t or `cosine` sin(πt/2), which hides early what is left to find at once
+    (Chang et al. 2022, "MaskGIT", section 3.3, its γ at 1 − t).
+    Tokens are hidden and shown by the first number of the noise, Φ(ε) < m: nothing else is drawn.
+    """
 
-    def scales(self, t: Tensor, like: Tensor) -> Scales:
-        raise self._without_noise()
+    missing = (
+        "masked tokens have no noise; sample them with unmask, unmask_even or maskgit, and leave "
+        "out guides that need gradients"
+    )
 
-    def levels(self, t: float) -> tuple[Level, Level]:
-        raise self._without_noise()
+    def __init__(self, mask: Literal["linear", "cosine"] = "linear") -> None:
+        super().__init__()
+        self.mask = mask
 
-    @property
-    def schedule(self) -> Schedule:
-        raise self._without_noise()
+    def share(self, t: Tensor) -> Tensor:
+        t = t.double()
+        return t if self.mask == "linear" else torch.sin(0.5 * math.pi * t)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """m'(t)/m(t) (B,): the weight of the likelihood bound (Sahoo et al. 2024, eq. 10)."""
+        t = t.double()
+        if self.mask == "linear":
+            return 1.0 / t
+        return 0.5 * math.pi / torch.tan(0.5 * math.pi * t)
+
+    def corrupt(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x0 (B, K, ...) but for what is hidden; a belief counts as its likeliest tokens."""
+        tokens = one_hot(x0.argmax(1), x0)
+        return torch.where(_below(noise, self.share(t)), 0.0, tokens)
+
+    def move(
+        self, x: Tensor, x0: Tensor, t: Tensor, s: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """x_s given x_t and tokens x0 (Sahoo et al. 2024, "MDLM", eq. 6).
+
+        Towards the data each hidden token is shown with probability (m_t − m_s)/m_t, and the
+        others stay as they are; away from it each token is hidden with (m_s − m_t)/(1 − m_t).
+        Raises UsageError without noise: nothing in x_t says which token comes next.
+        """
+        if noise is None:
+            raise UsageError(self.missing)
+        here, there = self.share(t), self.share(s)
+        shown = torch.where(here > 0, (here - there) / here.clamp(min=1e-300), 0.0)
+        lost = torch.where(here < 1, (there - here) / (1.0 - here).clamp(min=1e-300), 0.0)
+        found = torch.where(hidden(x) & _below(noise, shown), x0, x)
+        return torch.where(_below(noise, lost), 0.0, found)
+
+    def prior(self, noise: Noise, like: Tensor, t: float = 1.0) -> Tensor:
+        """Every token hidden."""
+        return torch.zeros_like(like)
+
+
+def hidden(x: Tensor) -> Tensor:
+    """Which tokens of x (B, K, ...) are masked, (B, 1, ...)."""
+    return (x == 0).all(1, keepdim=True)
+
+
+def one_hot(codes: Tensor, like: Tensor) -> Tensor:
+    """Codes (B, ...) as tokens (B, K, ...) of the shape and type of `like`."""
+    return torch.zeros_like(like).scatter_(1, codes[:, None], 1.0)
+
+
+def _below(noise: Tensor, chance: Tensor) -> Tensor:
+    """Φ(ε) < chance (B,) by the first number of ε (B, K, ...) at each place, (B, 1, ...)."""
+    first: Tensor = ndtr(noise[:, :1].double())
+    return first < chance.to(noise.device).reshape((-1,) + (1,) * (noise.ndim - 1))
 
 
 def _carried(late: Tensor, sigma: Tensor, early: Tensor) -> Tensor:

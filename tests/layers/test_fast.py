@@ -223,3 +223,17 @@ def test_the_mixed_group_norm_is_a_group_norm(channels, size):
     got = fast_kernels.MixedGroupNorm(layer)(x)
     assert got.dtype == torch.bfloat16
     assert distance(got, expected) < 3e-3
+
+
+def test_a_converted_weight_is_held_once_and_gradients_pass_all_the_same():
+    network = filled().requires_grad_(False)
+    ready = ready_or_skip(network, dtype=torch.bfloat16)
+    x, embedded = ask()
+    given = x.clone().requires_grad_()
+    before = torch.autograd.grad(ready(given, embedded).square().sum(), given)[0]
+    with torch.inference_mode():
+        ready(x, embedded)
+    packed = [m for m in ready.modules() if isinstance(m, fast_kernels.PackedConvolution)]
+    assert sum(m.weight is None for m in packed) >= 5
+    after = torch.autograd.grad(ready(given, embedded).square().sum(), given)[0]
+    assert torch.equal(after, before)

@@ -81,7 +81,7 @@ MEMORYLESS = {
 @pytest.mark.parametrize("option", ["eta", "churn", "snr", "tolerance"])
 def test_an_option_is_taken_or_refused_by_name(name: str, option: str) -> None:
     takes = {
-        "eta": name in ("ddpm", "ddim") or name.endswith("_a") or name in SDE,
+        "eta": name in ("ddpm", "ddim", "maskgit") or name.endswith("_a") or name in SDE,
         "churn": name in MEMORYLESS,
         "snr": name == "pc",
         "tolerance": name == "ode",

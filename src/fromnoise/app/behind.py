@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fromnoise.codecs import Codec, Identity, Learned
+from fromnoise.codecs import Codec, Identity, Learned, Tokens
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.tensors import fingerprint
 from fromnoise.data import Dataset
@@ -16,6 +16,9 @@ from fromnoise.recipes import RECIPES, Recipe
 from fromnoise.training import checkpoint
 
 _MEASURED_ON = 512
+Latent = Learned | Tokens
+"""What makes the latents that a model learns."""
+
 _TAKEN = ("codec", "codec_from", "net", "sampling", "figure")
 
 
@@ -34,7 +37,7 @@ def placed(recipe: Recipe, source: str | None, begun: Recipe | None) -> tuple[Re
         return recipe.model_copy(update={key: getattr(begun, key) for key in _TAKEN}), None
     if recipe.objective.kind == "autoencoder":
         raise UsageError(f"{recipe.name} trains an autoencoder itself; leave out --codec")
-    codec = opened(name)
+    codec = _suited(recipe, opened(name))
     changed: dict[str, Any] = {"codec": codec.config, "codec_from": name}
     if source is not None:
         changed |= {"net": _net(recipe, codec), "figure": ""}
@@ -80,9 +83,10 @@ def begin(
         )
     if recipe.codec_from is None or checkpoint.steps(folder):
         return []
-    weights = (codec or opened(recipe.codec_from)).state_dict()
-    latent.load_state_dict(weights)
-    if isinstance(whole, Encoded) and whole.codec != fingerprint(weights):
+    codec = codec or _suited(recipe, opened(recipe.codec_from))
+    latent.load_state_dict(codec.state_dict())
+    made_by = codec.codec if isinstance(codec, Tokens) else codec
+    if isinstance(whole, Encoded) and whole.codec != fingerprint(made_by.state_dict()):
         raise UsageError(
             f"{whole.name} were made by another autoencoder than {recipe.codec_from}; make them "
             f"anew with `fromnoise data encode {recipe.codec_from}`"
@@ -98,11 +102,19 @@ def measure(model: Model, dataset: Dataset) -> None:
         model.codec.measure(dataset.batch(chosen.tolist()).x)
 
 
-def _net(recipe: Recipe, codec: Learned) -> dict[str, Any]:
-    """The recipe's network for latents: their channels, and their size where it has one."""
+def _suited(recipe: Recipe, codec: Learned) -> Latent:
+    """The codec itself, or its codes where it is those that are learned."""
+    return Tokens(codec) if recipe.objective.kind == "masked" else codec
+
+
+def _net(recipe: Recipe, codec: Latent) -> dict[str, Any]:
+    """The recipe's network for latents: their channels, and their size where it has one.
+
+    The network of a recipe that names an autoencoder has the size of latents already.
+    """
     net = {**recipe.net, "in_channels": codec.latent}
     if "out_channels" in net and recipe.net.get("in_channels"):
         net["out_channels"] = codec.latent * net["out_channels"] // recipe.net["in_channels"]
-    if "size" in net:
+    if "size" in net and recipe.codec_from is None:
         net["size"] = max(1, int(net["size"]) // codec.factor)
     return net

@@ -17,9 +17,10 @@ from fromnoise.app import provenance
 from fromnoise.app.dataset_asking import Asking, Wanted, asking
 from fromnoise.app.dataset_folder import DatasetFolder, Drawn, Row, formats_of
 from fromnoise.app.dataset_keeping import Everything, Keeping, keeping
+from fromnoise.app.opening import about, autoencoded
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import SampleRequest
-from fromnoise.app.sample import about, draw_arguments
+from fromnoise.app.sample import draw_arguments
 from fromnoise.app.shares import share
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import FromNoiseError, UsageError
@@ -40,10 +41,12 @@ _ELSEWHERE = {
     "label": "--as-dataset takes --classes in place of --label",
     "out": "--as-dataset names the folder to write; leave out --out",
     "film": "a data set has no film strip; leave out --film",
+    "preview": "a data set is looked at as it grows; leave out --preview",
+    "hires": "a data set is drawn in one pass; leave out --hires",
     "prior": "a data set is drawn of one model; leave out --prior",
     "replay": "--replay draws one picture again; leave out --as-dataset",
 }
-_HOW = {"as_dataset", "processes", "model", "out", "film", "replay"}
+_HOW = {"as_dataset", "processes", "model", "out", "film", "preview", "replay"}
 """Fields that do not say what pictures a data set holds."""
 
 
@@ -102,7 +105,7 @@ def as_dataset(request: SampleRequest, reporter: Reporter) -> int:
 def _job(request: SampleRequest, ranks: Ranks) -> Job:
     """What a request asks for, of which everything is kept."""
     _check(request)
-    model = load(str(request.model))
+    model = autoencoded(load(str(request.model)), request.vae)
     source = asking(model, request)
     formats = formats_of(request.formats, source.kinds)
     folder = DatasetFolder(Path(request.as_dataset or ""), source.classes, source.kinds, formats)

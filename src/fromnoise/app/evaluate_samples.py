@@ -34,6 +34,7 @@ from fromnoise.evaluate import (
     measure_evidence,
     measure_labels,
     measure_likelihood,
+    measure_tokens,
     restore,
     train_reader,
 )
@@ -267,6 +268,12 @@ def _of_autoencoder(subject: Subject, request: EvaluateRequest) -> Bounds:
     return measure_evidence(network, known, _told(subject), subject.levels, request.seed)
 
 
+def _of_tokens(subject: Subject, request: EvaluateRequest) -> Bounds:
+    known = subject.held_out.some(request.likelihood, request.seed)
+    with_codec = replace(known, x=subject.model.codec.encode(known.x))
+    return measure_tokens(subject.model.denoiser, with_codec, _told(subject), request.seed)
+
+
 def _undefined(subject: Subject, request: EvaluateRequest) -> Bounds:
     del subject, request
     return iter(())
@@ -277,6 +284,7 @@ _BOUNDS: Mapping[str, Callable[[Subject, EvaluateRequest], Bounds]] = {
     "vdm": _of_diffusion,
     "vae": _of_autoencoder,
     "gan": _undefined,
+    "masked": _of_tokens,
 }
 """What bounds the likelihood of a model, by the kind of its objective."""
 

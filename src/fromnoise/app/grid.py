@@ -10,9 +10,10 @@ from typing import Any
 from PIL import Image
 
 from fromnoise.app import provenance
+from fromnoise.app.opening import about, opened
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import GridRequest, SampleRequest
-from fromnoise.app.sample import about, draw_arguments
+from fromnoise.app.sample import draw_arguments
 from fromnoise.core.config import validated
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import FileError, UsageError, unknown
@@ -27,7 +28,8 @@ FORMAT = 1
 
 AXES = (
     "prompt", "label", "prior", "negative", "sampler", "steps", "grid", "guidance", "interval",
-    "rescale", "guide", "threshold", "eta", "seed", "width", "height", "input",
+    "rescale", "guide", "threshold", "eta", "seed", "width", "height", "input", "image",
+    "strength", "hires", "hires_strength", "hires_steps", "hires_upscaler", "clip_skip",
 )  # fmt: skip
 """What may differ from cell to cell."""
 
@@ -71,11 +73,11 @@ def grid(request: GridRequest, reporter: Reporter) -> int:
     _check_table(out.with_suffix(".json"))
     rows = [None] if down is None else list(down.values)
     asked = [[_asked(request, across, a, down, b) for a in across.values] for b in rows]
-    model = load(request.model)
-    opened = functools.cache(load)
+    model = opened(request)
+    opener = functools.cache(load)
     # Each is checked before the first is drawn.
     cells = [
-        Cell(row, column, one, model.stream(**draw_arguments(model, one, opened)))
+        Cell(row, column, one, model.stream(**draw_arguments(model, one, opener)))
         for row, line in enumerate(asked)
         for column, one in enumerate(line)
     ]
@@ -160,15 +162,15 @@ def _drawn(
     model: Model, cells: Sequence[Cell], across: Axis, down: Axis | None, reporter: Reporter
 ) -> list[Samples]:
     done, made = 0, []
-    total = sum(cell.stream.recipe["steps"] for cell in cells)
+    total = sum(cell.stream.count for cell in cells)
     with reporter.progress("drawing", total) as progress:
         for cell in cells:
             note = across.labels()[cell.column]
             if down is not None:
                 note += f", {down.labels()[cell.row]}"
             x = last(_followed(cell.stream, progress, done, note))
-            done += cell.stream.recipe["steps"]
-            made.append(Samples(model.decode(x), cell.stream.recipe))
+            done += cell.stream.count
+            made.append(Samples(model.decode(x, cell.stream.recipe["dtype"]), cell.stream.recipe))
     return made
 
 

@@ -12,6 +12,7 @@ from fromnoise.core.config import Settings, validated
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import FileError
 from fromnoise.core.images import read_png_text
+from fromnoise.model import Hires
 from fromnoise.model.samples import one_of
 from fromnoise.model.steering import GIVEN
 
@@ -40,12 +41,17 @@ _GRIDS = {"karras": "Karras", "log_snr": "Exponential", "uniform": "Uniform"}
 """Grids as it spells them; the others keep our names."""
 
 
+_UPSCALERS = {"bicubic": "Bicubic", "latent": "Latent (bicubic)"}
+
+
 class Origin(Settings):
-    """The model a picture was drawn with."""
+    """The model a picture was drawn with; vae: the autoencoder in place of its own."""
 
     source: str | None
     fingerprint: str | None
     name: str
+    vae: str | None = None
+    vae_fingerprint: str | None = None
 
 
 class Drawn(Settings):
@@ -68,6 +74,10 @@ class Drawn(Settings):
     guide: list[str] = Field(default_factory=list)
     used: dict[str, str] = Field(default_factory=dict)
     threshold: float | None = None
+    image: str | None = None
+    strength: float | None = None
+    hires: Hires | None = None
+    clip_skip: int | None = None
     seeds: list[int] = Field(min_length=1, max_length=1)
     batch_size: int
     dtype: str
@@ -103,6 +113,9 @@ def parameters(draw: Mapping[str, Any], model: Mapping[str, Any]) -> str:
         "Size": size,
         "Model hash": (model.get("fingerprint") or "")[:10],
         "Model": model.get("name", ""),
+        "VAE hash": (model.get("vae_fingerprint") or "")[:10],
+        "VAE": Path(model.get("vae") or "").name,
+        **_more(draw),
         "Class": draw["label"],
         "RNG": "CPU",
         "Version": f"fromnoise {__version__}",
@@ -113,8 +126,28 @@ def parameters(draw: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     return (
         "\n".join(lines)
         + "\n"
-        + ", ".join(f"{k}: {v}" for k, v in pairs.items() if v not in ("", None))
+        + ", ".join(f"{k}: {_quoted(v)}" for k, v in pairs.items() if v not in ("", None))
     )
+
+
+def _quoted(value: Any) -> str:
+    """A value as that form has it: within quotes where it would end too early."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
+
+
+def _more(draw: Mapping[str, Any]) -> dict[str, Any]:
+    """What that web UI says of a picture that was begun from, a second pass and clip skip."""
+    hires = draw.get("hires") or {}
+    strength = hires.get("strength", draw.get("strength"))
+    skip = draw.get("clip_skip") or 1
+    return {
+        "Denoising strength": None if strength is None else f"{strength:g}",
+        "Clip skip": None if skip == 1 else skip,
+        "Hires upscale": f"{hires['scale']:g}" if hires else None,
+        "Hires steps": hires.get("steps"),
+        "Hires upscaler": _UPSCALERS[hires["upscaler"]] if hires else None,
+    }
 
 
 def read(path: Path) -> PictureRecipe:
@@ -140,21 +173,24 @@ def unrepeatable(draw: Drawn) -> str | None:
         "a grid of its own": draw.grid == "explicit",
         "a guide made by hand": GIVEN in draw.guide,
         "a picture or tensor as an input": GIVEN in draw.inputs.values(),
+        "an image that is no file": draw.image == GIVEN,
         "a negative that is no text or label": draw.negative == GIVEN,
     }
     return next((name for name, found in given.items() if found), None)
 
 
 def differences(
-    recipe: PictureRecipe, fingerprint: str | None, used: Mapping[str, str]
+    recipe: PictureRecipe, model: Mapping[str, Any], used: Mapping[str, str]
 ) -> list[str]:
-    """What differs between then and now, one line each."""
+    """What differs between then and now, one line each. model: as `texts` takes it."""
     now, then = _bits(environment()), _bits(recipe.environment)
     lines = [f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key]]
     then_used = recipe.draw.used
     changed = sorted(name for name in then_used.keys() & used if used[name] != then_used[name])
     lines = [f"{name} is not the one it was drawn with" for name in changed] + lines
-    if recipe.model.fingerprint != fingerprint:
+    if recipe.model.vae_fingerprint != model.get("vae_fingerprint"):
+        lines.insert(0, "the autoencoder's weights are not the ones it was drawn with")
+    if recipe.model.fingerprint != model["fingerprint"]:
         lines.insert(0, "the model's weights are not the ones it was drawn with")
     return lines
 

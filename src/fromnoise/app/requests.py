@@ -12,13 +12,17 @@ from fromnoise.core.config import Settings
 from fromnoise.training.settings import TrainSettings
 
 Format = Literal[
-    "fromnoise", "network", "diffusers", "onnx", "torch-export",
+    "fromnoise", "network", "diffusers", "single-file", "onnx", "torch-export",
     "guided-diffusion", "score-sde", "dit", "safetensors",
 ]  # fmt: skip
 
 
 def _argument(default: Any, description: str) -> Any:
     return Field(default, description=description, json_schema_extra={"positional": True})
+
+
+def _json(description: str) -> Any:
+    return Field(False, description=description, json_schema_extra={"flags": ["--json"]})
 
 
 class TrainRequest(Settings):
@@ -38,10 +42,15 @@ class TrainRequest(Settings):
         "network takes the place of the recipe's.",
         json_schema_extra={"flags": ["--from"]},
     )
+    codec: str | None = Field(
+        None,
+        description="Run or model whose autoencoder this one is diffused behind: it learns of "
+        "latents in place of pixels.",
+    )
     data: str | None = Field(
         None,
         description="Other data than the recipe's: a folder of pictures, a tar, a NumPy file, a "
-        "data set by name, or a JSON configuration of one.",
+        "data set by name, a JSON configuration of one, or latents of `data encode`.",
     )
     max_bad: float = Field(
         0.01, ge=0, le=1, description="Share of --data that may be unreadable and left out."
@@ -111,8 +120,47 @@ class Sampling(Settings):
         description="What else the model is told, NAME=VALUE by the name of its encoder: a picture "
         'file (depth=room.png), or JSON (attributes={"size": 0.3}); once for each.',
     )
+    image: str | None = Field(
+        None,
+        description="Picture to begin from in place of noise; without --width and --height its "
+        "aspect is kept.",
+    )
+    strength: float | None = Field(
+        None, gt=0, le=1, description="Share of the steps run from --image; 0.75 by default."
+    )
+    hires: float | None = Field(
+        None,
+        gt=1,
+        le=8,
+        description="Draw again at so many times the size, from the enlarged picture.",
+    )
+    hires_strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of the second pass's steps that are run; 0.6 by default.",
+    )
+    hires_steps: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Steps of the second pass's grid; as the first by default.",
+    )
+    hires_upscaler: Literal["bicubic", "latent"] | None = Field(
+        None,
+        description="What is enlarged for --hires: the picture, bicubic (default), or latents.",
+    )
+    clip_skip: int | None = Field(
+        None, ge=1, description="Layer of CLIP that prompts are read from, 1 being the last."
+    )
+    vae: str | None = Field(
+        None,
+        description="Another autoencoder of the same latents: a model, a folder of diffusers, or a "
+        "file.",
+    )
     batch_size: int | None = Field(None, ge=1, description="Batch the network is run at.")
     exact: bool = Field(False, description="Run the network in float32 throughout.")
+    half: bool = Field(False, description="Run the network in bfloat16, small ones too.")
 
 
 class SampleRequest(Sampling):
@@ -120,6 +168,11 @@ class SampleRequest(Sampling):
 
     out: str | None = Field(None, description="Folder to write pictures to; samples/ by default.")
     film: bool = Field(False, description="Also write a film strip of the denoising.")
+    preview: int | None = Field(
+        None,
+        ge=1,
+        description="Every so many steps, write what the pictures are becoming to preview.png.",
+    )
     processes: int = Field(1, ge=1, le=256, description="Processes that share the batches.")
     replay: str | None = Field(None, description="Draw a written picture again, from its recipe.")
     as_dataset: str | None = Field(
@@ -280,6 +333,20 @@ class DataEmbedRequest(Settings):
     )
 
 
+class DataEncodeRequest(Settings):
+    """Write the latents of every picture of a data set, so that training need not compute them.
+
+    Models behind that autoencoder train on the file with --data: faster, and to the same loss.
+    """
+
+    run: str = _argument(..., "The run of an autoencoder, or a model with one.")
+    data: str | None = Field(
+        None, description="Data to read: by name, folder, tar or file; the run's own by default."
+    )
+    out: str | None = Field(None, description="File to write; RUN/latents.safetensors by default.")
+    half: bool = Field(False, description="Keep latents in bfloat16: half the size.")
+
+
 class RecipesRequest(Settings):
     """List the recipes, or show one whole."""
 
@@ -297,3 +364,54 @@ class RunsCompareRequest(Settings):
 
     runs: list[str] = _argument(..., "Run folders.")
     out: str = Field("comparison.html", description="Page to write.")
+
+
+class ModelsListRequest(Settings):
+    """List the models at hand: those that come with the package, the runs, the hub's cache."""
+
+    as_json: bool = _json("Say it as JSON.")
+
+
+class ModelsInfoRequest(Settings):
+    """Say what a model at hand is: files, hashes, licence, and what a run of it will need."""
+
+    model: str = _argument(..., "A model at hand: by its name, or its folder.")
+    width: int | None = Field(None, ge=1, description="Width of the pictures of that run.")
+    height: int | None = Field(None, ge=1, description="Height of the pictures of that run.")
+    batch_size: int = Field(1, ge=1, le=1024, description="Batch of that run.")
+    exact: bool = Field(False, description="That run is in float32 throughout.")
+    quick: bool = Field(
+        False, description="Do not take a step of the network, which says how long a run takes."
+    )
+    as_json: bool = _json("Say it as JSON.")
+
+
+class ModelsPullRequest(Settings):
+    """Fetch a model of the hub into the cache, whole, at one commit; only safetensors and texts.
+
+    A pull that was cut short goes on. A branch that has moved since stays where it was pulled.
+    """
+
+    model: str = _argument(..., "owner/name, or owner/name@revision.")
+    variant: str | None = Field(None, description="Kind of weights in place of the plain, as fp16.")
+    file: list[str] = Field([], description="Fetch this file only; once for each.")
+    update: bool = Field(False, description="Take the commit that the branch has moved to.")
+
+
+class ModelsRemoveRequest(Settings):
+    """Remove a whole model from the hub's cache, with all of its revisions."""
+
+    model: str = _argument(..., "owner/name, as `fromnoise models list` shows it.")
+
+
+class ExplainRequest(Settings):
+    """Show what happens inside a model."""
+
+    model: str = _argument(..., "A run, a model, or a published network by name.")
+    shapes: bool = Field(
+        False, description="Every tensor from the prompt to the picture, with its shape."
+    )
+    prompt: str = Field("a cat", description="Prompt whose tokens are shown.")
+    width: int | None = Field(None, ge=1, description="Width of the picture.")
+    height: int | None = Field(None, ge=1, description="Height of the picture.")
+    as_json: bool = _json("Say it as JSON.")

@@ -11,8 +11,10 @@ from PIL import Image
 
 from fromnoise import guidance
 from fromnoise.app import prior, provenance, shares
+from fromnoise.app.opening import about, autoencoded, opened
+from fromnoise.app.preview import Preview
 from fromnoise.app.reporting import Reporter
-from fromnoise.app.requests import SampleRequest, Sampling
+from fromnoise.app.requests import ExplainRequest, ModelsInfoRequest, SampleRequest, Sampling
 from fromnoise.core import strictjson
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder
@@ -21,7 +23,7 @@ from fromnoise.data.embedded import EMBEDDING
 from fromnoise.explain import film
 from fromnoise.interop import builtin, hub
 from fromnoise.interop.loading import load
-from fromnoise.model import Model, Samples, sheet
+from fromnoise.model import Hires, Model, Samples, sheet
 from fromnoise.training.ranks import join
 
 _DIGITS = 18
@@ -44,10 +46,13 @@ def sample(request: SampleRequest, reporter: Reporter) -> int:
     ranks = join()
     with ranks.together():
         out = check_folder(request.out or "samples")
-        model = load(request.model)
+        model = opened(request)
         arguments = draw_arguments(model, request)
-    x, recipe, steps = shares.draw(model, arguments, request.film, ranks, reporter)
-    drawn = Samples(model.decode(x), recipe)
+    preview = None
+    if request.preview is not None and ranks.first:
+        preview = Preview(model, out / "preview.png", request.preview)
+    x, recipe, steps = shares.draw(model, arguments, request.film, ranks, reporter, preview)
+    drawn = Samples(model.decode(x, recipe["dtype"]), recipe)
     with ranks.together():
         if ranks.first:
             write(drawn, model, out)
@@ -71,11 +76,6 @@ def write(drawn: Samples, model: Model, out: Path) -> None:
             name = f"{drawn.recipe['seeds'][index]:06d}.png"
             write_png(out / name, drawn[index], provenance.texts(drawn.recipe, index, told))
     write_png(out / "sheet.png", sheet(drawn.tensor), {})
-
-
-def about(model: Model) -> dict[str, Any]:
-    """What a picture's recipe says of its model."""
-    return {"source": model.source, "fingerprint": model.fingerprint, "name": model.card.name}
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
             f"{path} {where}, which is not here; name the model first: "
             f"`fromnoise sample MODEL --replay {path.name}`"
         )
-    model = load(origin)
+    model = autoencoded(load(origin), recipe.model.vae)
     arguments = told.model_dump(exclude={"seeds", "start", "guide", "used"})
+    arguments["hires"] = told.hires
     guides = [guidance.named(text, load) for text in told.guide]
     drawn = model.sample(1, seed=told.seeds, guide=guides, **arguments)
     with Image.open(path) as old:
@@ -116,7 +117,7 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
     if before.shape != after.shape:
         raise UsageError(f"{path} is {before.shape} but its recipe draws {after.shape}")
     largest = int(np.abs(before - after).max())
-    notes = provenance.differences(recipe, model.fingerprint, drawn.recipe["used"])
+    notes = provenance.differences(recipe, about(model), drawn.recipe["used"])
     return Replayed(picture, dict(drawn.recipe), largest == 0, largest, notes), model
 
 
@@ -146,19 +147,19 @@ def replay(request: SampleRequest, reporter: Reporter) -> int:
 
 
 def draw_arguments(
-    model: Model, request: Sampling, opened: guidance.Load | None = None
+    model: Model, request: Sampling, opener: guidance.Load | None = None
 ) -> dict[str, Any]:
     """What a request asks of `model.stream`.
 
-    opened: opens what guides and the prior are made of; one that remembers spares who asks often.
+    opener: opens what guides and the prior are made of; one that remembers spares who asks often.
     """
-    opened = opened or load
+    opener = opener or load
     label, prompt = labels(request.label, request.count, model), request.prompt
     inputs = told_inputs(request.input)
     if request.prior is not None:
         if EMBEDDING in inputs:
             raise UsageError(f"--prior draws the {EMBEDDING}; leave out --input, or --prior")
-        inputs |= prior.drawn(model, request, label, opened)
+        inputs |= prior.drawn(model, request, label, opener)
         label = prompt = None
     return {
         "count": request.count,
@@ -172,17 +173,44 @@ def draw_arguments(
         "guidance": request.guidance,
         "interval": interval(request.interval),
         "rescale": request.rescale,
-        "guide": [guidance.named(text, opened) for text in request.guide],
+        "guide": [guidance.named(text, opener) for text in request.guide],
         "threshold": request.threshold,
         "eta": request.eta,
         "seed": request.seed,
         "batch_size": request.batch_size,
         "shape": shape_of(model, request),
-        "dtype": "float32" if request.exact else "auto",
+        "image": request.image,
+        "strength": request.strength,
+        "hires": second_pass(request),
+        "clip_skip": request.clip_skip,
+        "dtype": precision(request),
     }
 
 
-def shape_of(model: Model, request: Sampling) -> tuple[int, ...] | None:
+def precision(request: Sampling) -> str:
+    """The type the network is run in, by its name. UsageError for two of them."""
+    if request.exact and request.half:
+        raise UsageError("--exact is float32 and --half is bfloat16; leave out one")
+    return "float32" if request.exact else "bfloat16" if request.half else "auto"
+
+
+def second_pass(request: Sampling) -> Hires | None:
+    """What is asked of a second pass. UsageError for settings of one that is not asked for."""
+    given = {
+        name: getattr(request, f"hires_{name}")
+        for name in ("strength", "steps", "upscaler")
+        if getattr(request, f"hires_{name}") is not None
+    }
+    if request.hires is None:
+        if given:
+            raise UsageError(f"--hires-{next(iter(given))} is of a second pass; give --hires 2")
+        return None
+    return Hires(request.hires, **given)
+
+
+def shape_of(
+    model: Model, request: Sampling | ModelsInfoRequest | ExplainRequest
+) -> tuple[int, ...] | None:
     """The shape of a sample where a width or a height is asked for; None for the model's own."""
     if request.width is None and request.height is None:
         return None

@@ -4,7 +4,7 @@ A network's arithmetic depends a little on the shape of its batch, so a batch is
 process and many run the same batches, and the samples are the same bit for bit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,11 +28,17 @@ def share(count: int, batch: int, ranks: Ranks) -> range:
 
 
 def draw(
-    model: Model, arguments: Mapping[str, Any], film: bool, ranks: Ranks, reporter: Reporter
+    model: Model,
+    arguments: Mapping[str, Any],
+    film: bool,
+    ranks: Ranks,
+    reporter: Reporter,
+    seen: Callable[[Step], None] | None = None,
 ) -> tuple[Tensor, dict[str, Any], list[Step]]:
     """The finished x of all samples and their recipe, the same in every process; steps for a film.
 
-    arguments: of `model.stream`. film: whether the steps are wanted.
+    arguments: of `model.stream`. film: whether the steps are wanted. seen: told of this process's
+    own steps as they are made.
     """
     with ranks.together():
         # Checked as a whole, so that what is wrong is told as one process would tell it.
@@ -54,11 +60,12 @@ def draw(
             )
             noisy = model.denoiser.process.noisy
             stream = watched(part, reporter.warn, "flags", noisy)
-        steps, x = _taken(stream, film, recipe["steps"], reporter)
+        steps, x = _taken(_looked_at(stream, seen), film, whole.count, reporter)
     if x is None:
         dtype = torch.float64 if recipe["dtype"] == "float64" else torch.float32
-        x = torch.zeros((0, *model.codec.latent_shape(recipe["shape"])), dtype=dtype)
-        steps = [Step(i, recipe["steps"], 0.0, x, x) for i in range(recipe["steps"] * film)]
+        none = [torch.zeros((0, *shape), dtype=dtype) for shape in whole.shapes]
+        x = none[-1]
+        steps = [Step(i, whole.count, 0.0, no, no) for i, no in enumerate(none) if film]
     steps = [replace(step, x=ranks.rows(step.x), x0=ranks.rows(step.x0)) for step in steps]
     return ranks.rows(x), recipe, steps
 
@@ -76,6 +83,13 @@ def _part(
         "seed": recipe["seeds"][rows.start : rows.stop],
         "batch_size": recipe["batch_size"],
     }
+
+
+def _looked_at(stream: Iterator[Step], seen: Callable[[Step], None] | None) -> Iterator[Step]:
+    for step in stream:
+        if seen is not None:
+            seen(step)
+        yield step
 
 
 def _taken(

@@ -107,7 +107,8 @@ def _whole(net: Network) -> tuple[int, ...]:
 
 def _channels(recipe: Recipe, net: Network) -> int:
     """The channels of the pictures a recipe is for: its codec's, where the network has latents."""
-    return int(recipe.codec.get("channels", net.in_channels))
+    codec = recipe.codec.get("codec", recipe.codec)
+    return int(codec.get("channels", net.in_channels))
 
 
 def _check_shape(recipe: Recipe, net: Network, source: str, shape: tuple[int, ...]) -> None:

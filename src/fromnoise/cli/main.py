@@ -16,7 +16,11 @@ from fromnoise.core.config import Settings, first_fault
 from fromnoise.core.errors import FromNoiseError
 from fromnoise.core.group import rank
 
-_GROUPS = {"runs": "List and compare runs.", "data": "Check and look at data."}
+_GROUPS = {
+    "runs": "List and compare runs.",
+    "data": "Check and look at data.",
+    "models": "List, fetch, look at and remove models.",
+}
 
 
 def build() -> App:

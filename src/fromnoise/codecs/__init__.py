@@ -4,6 +4,7 @@ from fromnoise.codecs.base import CODECS, MEASURED, Codec, Identity, Learned, Pa
 from fromnoise.codecs.codebook import CODEBOOKS, Codebook, Usage, usage
 from fromnoise.codecs.kl import KL
 from fromnoise.codecs.presets import PRESETS, build
+from fromnoise.codecs.tokens import Tokens
 from fromnoise.codecs.vq import VQ
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Identity",
     "Learned",
     "Passage",
+    "Tokens",
     "Usage",
     "build",
     "usage",

@@ -94,7 +94,9 @@ class Codebook(nn.Module, ABC):
 
     def look_up(self, codes: Tensor) -> Tensor:
         """The vectors (B, D, h, w) of codes (B, h, w). UsageError for a code there is not."""
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.size:
+        # On the meta device there are no values to look at.
+        seen = codes.numel() > 0 and not codes.is_meta
+        if seen and not 0 <= int(codes.min()) <= int(codes.max()) < self.size:
             raise UsageError(f"codes go from 0 to {self.size - 1}, not {int(codes.max())}")
         found: Tensor = self.vectors[codes].movedim(-1, 1)
         return found

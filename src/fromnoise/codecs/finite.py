@@ -12,18 +12,23 @@ _EXACT = (torch.float32, torch.float64)
 
 
 @torch.no_grad()
-def decode_finite(codec: Codec, z: Tensor) -> Tensor:
+def decode_finite(codec: Codec, z: Tensor, quick: Codec | None = None) -> Tensor:
     """codec.decode(z) in the type of the codec's weights, as float32 or float64, all finite.
 
     A decoder in half precision can overflow on latents that are sound; it is then asked once more
-    in float32. Raises NumberError for latents that are not finite themselves, and where float32
-    overflows as well.
+    in float32. quick: a copy of the codec that is asked first.
+    Raises NumberError for latents that are not finite themselves, and where float32 overflows as
+    well.
     """
     if not bool(torch.isfinite(z).all()):
         raise NumberError(
             "the latents are not finite, so there is no picture to decode; sample with less "
             "guidance or another sampler, or run the network in float32 (--exact)"
         )
+    if quick is not None:
+        made = quick.decode(z)
+        if bool(torch.isfinite(made).all()):
+            return made
     weights = next(codec.parameters(), None)
     dtype = z.dtype if weights is None else weights.dtype
     made = codec.decode(z.to(dtype))

@@ -4,9 +4,10 @@ from torch import Tensor, nn
 
 from fromnoise.core.errors import ShapeError
 from fromnoise.core.tensors import expand
-from fromnoise.denoisers.base import Denoiser, Prediction
+from fromnoise.denoisers.base import Bound, Denoiser, Prediction
 from fromnoise.layers.attention import during
 from fromnoise.layers.condition import Condition
+from fromnoise.layers.recall import Recall, recalling
 from fromnoise.nets.base import Network
 from fromnoise.parameterizations import Parameterization
 from fromnoise.processes import Process, as_process
@@ -58,3 +59,21 @@ class NetworkDenoiser(Denoiser, nn.Module):
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
         return self.read(self.output(x, t, condition), x, t)
+
+    def bind(self, condition: Condition | None, grid: Tensor) -> Bound:
+        del grid
+        return _Remembering(self, condition)
+
+
+class _Remembering(Bound):
+    """A run in which keys and values of its tokens are made once: they are the same at every t."""
+
+    def __init__(self, denoiser: NetworkDenoiser, condition: Condition | None) -> None:
+        self.process = denoiser.process
+        self._denoiser = denoiser
+        self._condition = condition
+        self._memory = Recall()
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction:
+        with recalling(self._memory):
+            return self._denoiser(x, t, self._condition)

@@ -81,7 +81,10 @@ class Noised(Planes):
     def each(self, raw: Any, batch: int) -> Any:
         if not isinstance(raw, Mapping):
             return super().each(raw, batch)
-        return {**raw, "picture": super().each(raw["picture"], batch)}
+        planes = {
+            k: super(Noised, self).each(raw[k], batch) for k in ("picture", "noise") if k in raw
+        }
+        return {**raw, **planes}
 
     def encode(self, name: str, raw: Any, batch: int) -> Condition:
         level = self._levels(name, raw.get("level"), batch)

@@ -45,13 +45,27 @@ class PictureSizes(Encoder):
             if key not in told:
                 raise UsageError(f"{name} has no {key!r}; it takes {', '.join(told)}")
             told[key] = value
-        numbers: list[float] = []
-        for key, value in told.items():
-            pair = list(value) if isinstance(value, list | tuple) else [value]
-            if len(pair) != (2 if key in _PAIRS else 1):
-                raise ShapeError(f"the {key} of {name} is {value!r}; give height and width")
-            numbers += pair
-        return numbers
+        parts = [self._part(name, key, value) for key, value in told.items()]
+        batch = max(len(part) for part in parts)
+        for part in parts:
+            if len(part) not in (1, batch):
+                raise ShapeError(
+                    f"{len(part)} and {batch} given in {name}; give one for each sample"
+                )
+        spread = [part.expand(batch, -1) for part in parts]
+        return torch.cat(spread, dim=1) if batch > 1 else torch.cat(spread, dim=1)[0]
+
+    def _part(self, name: str, key: str, value: Any) -> Tensor:
+        """One pair of numbers, or the score, (1, n), or one for each sample, (B, n)."""
+        count = 2 if key in _PAIRS else 1
+        try:
+            part = torch.as_tensor(value, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise UsageError(f"the {key} of {name} is no number: {value!r:.60}") from None
+        part = part[..., None] if count == 1 else part
+        if part.ndim not in (1, 2) or part.shape[-1] != count:
+            raise ShapeError(f"the {key} of {name} is {value!r:.60}; give height and width")
+        return part[None] if part.ndim == 1 else part
 
     def encode(self, name: str, raw: Any, batch: int) -> Condition:
         try:
@@ -74,7 +88,12 @@ class PictureSizes(Encoder):
         return Condition(vector={name: self._lowered(v) for name, v in told.vector.items()})
 
     def each(self, raw: Any, batch: int) -> Any:
-        return raw if isinstance(raw, Mapping) else repeated(raw, batch, axes=1)
+        if not isinstance(raw, Mapping):
+            return repeated(raw, batch, axes=1)
+        return {
+            key: repeated(value, batch, axes=1) if key in _PAIRS else value
+            for key, value in raw.items()
+        }
 
     def null(self, name: str, batch: int) -> Condition:
         return Condition(vector={name: torch.zeros(batch, self.width)})

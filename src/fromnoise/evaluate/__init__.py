@@ -24,6 +24,7 @@ from fromnoise.evaluate.features import (
 from fromnoise.evaluate.html import Page, Picture, figure_text, report_html
 from fromnoise.evaluate.intervals import Estimate, wilson
 from fromnoise.evaluate.likelihood import bits_per_dim, dequantise, discretised_log_likelihood
+from fromnoise.evaluate.masked import measure_tokens
 from fromnoise.evaluate.ode import (
     FlowLikelihood,
     LostFlow,
@@ -93,6 +94,7 @@ __all__ = [
     "measure_evidence",
     "measure_labels",
     "measure_likelihood",
+    "measure_tokens",
     "nearest",
     "nearest_train_distance",
     "quality_curve",

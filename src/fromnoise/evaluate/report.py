@@ -58,6 +58,8 @@ KEYS: Mapping[str, str] = {
     "counting the data's own levels (a density where it has none); the variational bound, lower "
     "is better.",
     "bits_per_dim_ode": "The same by the probability-flow ODE, on fewer samples.",
+    "nats_per_token": "Upper bound on -log of the probability of the codes of held-out real data, "
+    "for each token; lower is better, and log of the number of codes says nothing at all.",
 }
 """Each key of `evaluation.json`'s figures → what it means. A figure is `{value, low, high, count}`,
 low and high the ends of its 95 % interval, where it has one, and its own further entries."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fromnoise.core.errors import UsageError
 from fromnoise.model import scatter, sheet
@@ -28,11 +29,18 @@ def film(
     if pairs[0][0].ndim == 2:
         return _scatters([[x for x, _ in pairs], [x0 for _, x0 in pairs]])
     count = min(rows, pairs[0][0].shape[0])
+    # A second pass ends larger than the first; all are shown at the size of the end.
+    size = pairs[-1][0].shape[-2:]
+    pairs = [(_sized(x, size), _sized(x0, size)) for x, x0 in pairs]
     cells = []
     for row in range(count):
         cells += [x[row] for x, _ in pairs]
         cells += [x0[row] for _, x0 in pairs]
     return sheet(torch.stack(cells).clamp(-1, 1), columns=len(chosen))
+
+
+def _sized(pictures: Tensor, size: torch.Size) -> Tensor:
+    return pictures if pictures.shape[-2:] == size else interpolate(pictures, tuple(size))
 
 
 def _scatters(rows: list[list[Tensor]]) -> Image.Image:

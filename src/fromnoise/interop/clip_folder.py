@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fromnoise.core.errors import FileError
 from fromnoise.core.files import read_json
+from fromnoise.core.meta import without_memory
 from fromnoise.encoders.clip import CLIPText
 from fromnoise.encoders.clip_towers import CLIP
 from fromnoise.encoders.clip_vision import CLIPImage, Gives
@@ -40,7 +40,7 @@ def open_text(
     raw, state = _config(folder), weights(folder, _WEIGHTS)
     projected = pooled and _has(state, "text_projection")
     settings = clip_keys.text_settings(raw, projected, str(folder / "config.json"))
-    with torch.device("meta"):
+    with without_memory():
         made = CLIPText(settings, skip=skip, normed=normed, pooled=pooled, width=width)
     made.tower.load_state_dict(clip_keys.to_ours(state, made.tower), assign=True)
     if width is not None:
@@ -59,7 +59,7 @@ def open_image(
     raw, state = _config(folder), weights(folder, _WEIGHTS)
     projected = gives != "patches" and _has(state, "visual_projection")
     settings = clip_keys.vision_settings(raw, projected, str(folder / "config.json"))
-    with torch.device("meta"):
+    with without_memory():
         made = CLIPImage(settings, gives=gives, unit=unit, width=width)
     made.tower.load_state_dict(clip_keys.to_ours(state, made.tower), assign=True)
     if width is not None:
@@ -71,7 +71,7 @@ def open_clip(folder: str | Path, tokenizer: str | Path | None = None) -> tuple[
     """Both towers in a folder, and what reads texts for them. Raises as `open_text`."""
     folder = Path(folder)
     raw, state, where = _config(folder), weights(folder, _WEIGHTS), str(folder / "config.json")
-    with torch.device("meta"):
+    with without_memory():
         made = CLIP(
             clip_keys.text_settings(raw, True, where), clip_keys.vision_settings(raw, True, where)
         )

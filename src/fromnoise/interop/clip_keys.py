@@ -145,6 +145,45 @@ def vision_settings(
     return validated(VisionSettings, sizes, where)
 
 
+def text_config(settings: TextSettings) -> dict[str, Any]:
+    """The config.json of a `CLIPTextModel`, `…WithProjection` where the tower projects."""
+    projects = settings.projection is not None
+    return {
+        "architectures": ["CLIPTextModelWithProjection" if projects else "CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "vocab_size": settings.vocabulary,
+        "hidden_size": settings.width,
+        "intermediate_size": settings.hidden,
+        "projection_dim": settings.projection or settings.width,
+        "num_hidden_layers": settings.depth,
+        "num_attention_heads": settings.heads,
+        "max_position_embeddings": settings.length,
+        "hidden_act": settings.activation,
+        "layer_norm_eps": settings.eps,
+        # transformers: 2 stands for the place of the largest id.
+        "eos_token_id": 2 if settings.end is None else settings.end,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+    }
+
+
+def vision_config(settings: VisionSettings) -> dict[str, Any]:
+    """The config.json of a `CLIPVisionModelWithProjection`."""
+    return {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        "hidden_size": settings.width,
+        "intermediate_size": settings.hidden,
+        "projection_dim": settings.projection or settings.width,
+        "num_hidden_layers": settings.depth,
+        "num_attention_heads": settings.heads,
+        "image_size": settings.size,
+        "patch_size": settings.patch,
+        "hidden_act": settings.activation,
+        "layer_norm_eps": settings.eps,
+    }
+
+
 def _tower(module: TextTower | VisionTower, ours: str, program: Program) -> list[Entry]:
     text = isinstance(module, TextTower)
     known = {f"{ours}{name}" for name in module.state_dict()}

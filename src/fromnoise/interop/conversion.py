@@ -1,11 +1,13 @@
 """From one format to another: what is read, what it becomes, and what was said on the way."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fromnoise.codecs import Identity
+from fromnoise.codecs.base import Learned
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import (
     check_file,
@@ -18,6 +20,7 @@ from fromnoise.core.files import (
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.interop import foreign
+from fromnoise.interop.diffusers_folder import as_stored
 from fromnoise.interop.loading import load
 from fromnoise.interop.networks import is_network, load_network, save_network
 from fromnoise.interop.published import (
@@ -27,8 +30,10 @@ from fromnoise.interop.published import (
     from_command_line,
     published,
 )
+from fromnoise.interop.single_file import is_single, open_single, recognised, wanted
+from fromnoise.interop.single_file_export import export_single
 from fromnoise.model import Card, Model
-from fromnoise.nets import Network
+from fromnoise.nets import DiT, Network
 from fromnoise.parameterizations import PARAMETERIZATIONS
 from fromnoise.processes import PROCESSES
 
@@ -38,6 +43,9 @@ _PROGRAMS: dict[str, Program] = {
     "dit": "dit",
 }
 _ORDER = "fromnoise_order"
+_SINGLE = "single-file"
+_AS_STORED = ("diffusers", _SINGLE)
+"""Formats that keep the types of the weights as they were read."""
 
 
 @dataclass
@@ -120,9 +128,13 @@ def open_source(path: Path, choice: Choice, report: Report) -> Opened:
     Raises FileError when something in it has no place; the report then says what.
     """
     if not path.is_file():
-        return _of_model(load(report.source if not path.exists() else path), choice)
+        with as_stored() if report.to in _AS_STORED else nullcontext():
+            return _of_model(load(report.source if not path.exists() else path), choice)
     header = read_header(path)
     report.tensors = len(header.shapes)
+    if is_single(header.shapes):
+        with as_stored() if report.to in _AS_STORED else nullcontext():
+            return _single(path, choice, report)
     if is_network(path):
         return Opened(load_network(path), None, None)
     found = foreign.stripped(header.shapes)
@@ -135,6 +147,16 @@ def open_source(path: Path, choice: Choice, report: Report) -> Opened:
     network = foreign.to_network(foreign.stripped(state), model)
     built = None if model.why_not else assembled(network, model, _ancestor(report))
     return Opened(network, built, model)
+
+
+def _single(path: Path, choice: Choice, report: Report) -> Opened:
+    """The model of a single file, and what in the file is not of it."""
+    opened = _of_model(open_single(path), choice)
+    names = read_header(path).shapes
+    kept = wanted(recognised(path).family)
+    report.ignored = [name for name in names if not kept(name)]
+    report.placed = len(names) - len(report.ignored)
+    return opened
 
 
 def _ordered(model: Published, order: str | None, path: Path) -> Published:
@@ -212,6 +234,8 @@ def write_target(opened: Opened, to: str, out: Path, report: Report, half: bool 
         save_tensors(check_file(out), state, {**about, **mark})
     elif to == "fromnoise":
         opened.whole().save(check_folder(out), half)
+    elif to == _SINGLE:
+        report.notes += export_single(opened.whole(), check_file(out), about)
     elif to == "network":
         save_network(check_file(out), opened.network, about)
     else:
@@ -221,8 +245,10 @@ def write_target(opened: Opened, to: str, out: Path, report: Report, half: bool 
 
 def _diffusers(model: Model, out: Path) -> list[str]:
     from fromnoise.interop.diffusers_export import export_diffusers
+    from fromnoise.interop.latent_export import export_latent
 
-    return export_diffusers(model, out)
+    latents = isinstance(model.codec, Learned) and not isinstance(model.denoiser.net, DiT)
+    return export_latent(model, out) if latents else export_diffusers(model, out)
 
 
 def _onnx(model: Model, out: Path) -> list[str]:

@@ -4,7 +4,9 @@ Nothing in it is executed: of the classes its JSON names, those listed here are 
 only from safetensors files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fromnoise import nets
 from fromnoise.codecs import CODECS, KL, Codec, Identity
+from fromnoise.core.config import Kinds
 from fromnoise.core.errors import FileError, UsageError
-from fromnoise.core.files import load_tensors, read_json
+from fromnoise.core.files import read_header, read_json
+from fromnoise.core.meta import without_memory
+from fromnoise.core.tensorread import read_tensors
 from fromnoise.core.tensors import fingerprint
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning, Label
@@ -23,6 +27,7 @@ from fromnoise.interop import diffusers_nets, diffusers_schedulers, dit_keys, kl
 from fromnoise.interop.diffusers_nets import Config
 from fromnoise.model import Card, Model
 from fromnoise.model.files import fill, modules
+from fromnoise.nets import NETS
 from fromnoise.nets.base import Network
 from fromnoise.nets.dit import DiT
 from fromnoise.parameterizations import PARAMETERIZATIONS
@@ -33,17 +38,21 @@ CONFIG = "config.json"
 SCHEDULER = "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"
 
-# What each pipeline calls its network, and the scheduler it makes of any.
-_PIPELINES = {
+PIPELINES = {
     "DDPMPipeline": ("unet", None),
     "DDIMPipeline": ("unet", "DDIMScheduler"),
     "PNDMPipeline": ("unet", "PNDMScheduler"),
     "DiTPipeline": ("transformer", None),
 }
+"""Classes by name → what each calls its network, and the scheduler it makes of any."""
+
 _UNETS = ("UNet2DModel",)
 _TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")
 _VAE = "vae"
+AUTOENCODER = "AutoencoderKL"
 _DIT_GUIDANCE = 4.0
+_SHAPES_ONLY: ContextVar[bool] = ContextVar("shapes_only", default=False)
+_AS_STORED: ContextVar[bool] = ContextVar("as_stored", default=False)
 
 
 @dataclass(frozen=True)
@@ -55,29 +64,21 @@ class Opened:
     classes: int
 
 
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a pipeline of diffusers."""
-    return (folder / INDEX).is_file()
-
-
 def is_network(folder: Path) -> bool:
     """Whether a folder holds a network of diffusers."""
     path = folder / CONFIG
-    return path.is_file() and "_class_name" in _object(path)
+    return path.is_file() and "_class_name" in json_object(path)
 
 
 def open_pipeline(folder: Path) -> Model:
-    """The model of a pipeline folder.
+    """The model of a pipeline folder whose class is among `PIPELINES`.
 
-    Raises FileError naming the file and the key for a class that is not read, an option there is
-    nothing here for, and weights that are missing, damaged, pickled or of another network.
+    Raises FileError naming the file and the key for an option there is nothing here for, and
+    weights that are missing, damaged, pickled or of another network.
     """
-    index = _object(folder / INDEX)
-    name = index.get("_class_name")
-    if name not in _PIPELINES:
-        raise FileError(f"{folder / INDEX}: {name} is not read; these are: {', '.join(_PIPELINES)}")
-    part, scheduler = _PIPELINES[str(name)]
-    config = _object(_part(folder, "scheduler") / SCHEDULER)
+    index = json_object(folder / INDEX)
+    part, scheduler = PIPELINES[str(index.get("_class_name"))]
+    config = json_object(_part(folder, "scheduler") / SCHEDULER)
     if scheduler is not None:
         config["_class_name"] = scheduler
     opened = _network(_part(folder, part))
@@ -95,7 +96,7 @@ def open_network(folder: Path) -> Model:
     opened = _network(folder)
     places = (folder, folder / "scheduler", folder.parent / "scheduler")
     found = next((place for place in places if (place / SCHEDULER).is_file()), None)
-    config = {"_class_name": "DDPMScheduler"} if found is None else _object(found / SCHEDULER)
+    config = {"_class_name": "DDPMScheduler"} if found is None else json_object(found / SCHEDULER)
     return _model(folder, opened, config, Identity(), _names(None, opened.classes))
 
 
@@ -112,26 +113,48 @@ def weights(folder: Path, start: str = WEIGHTS) -> dict[str, Tensor]:
     sharded = [path for path in sharded if ".safetensors" in path.name]
     plain = [path for path in single if path.name == f"{start}.safetensors"]
     if plain or (single and not sharded):
-        tensors, _ = load_tensors((plain or single)[0])
-    elif sharded:
-        tensors = _shards(sharded[0])
-    else:
-        raise _no_weights(folder, start)
-    return {name: _single(tensors.pop(name)) for name in list(tensors)}
+        return file_tensors((plain or single)[0])
+    if sharded:
+        return _shards(sharded[0])
+    raise _no_weights(folder, start)
 
 
-def _single(value: Tensor) -> Tensor:
-    """A tensor out of a mapped file, numbers in float32, in memory of its own.
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Within it, what is opened has the shapes of its weights, on the meta device, and no more."""
+    token = _SHAPES_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES_ONLY.reset(token)
 
-    In the map tensors begin anywhere, and kernels round otherwise there: the same weights would
-    draw other last bits. What is mapped is the file's own cache, not memory taken twice.
+
+def file_tensors(
+    path: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, Tensor]:
+    """The tensors of a file in float32, each in memory of its own; see `read_tensors`.
+
+    wanted: of which names. Within `shapes_only` they are on the meta device, and within `as_stored`
+    they keep the types of the file.
     """
-    dtype = torch.float32 if value.is_floating_point() else value.dtype
-    return value.to(dtype, copy=True)
+    if not _SHAPES_ONLY.get():
+        return read_tensors(path, None if _AS_STORED.get() else torch.float32, wanted)
+    shapes = read_header(path).shapes
+    return {n: torch.empty(shape, device="meta") for n, shape in shapes.items() if wanted(n)}
+
+
+@contextmanager
+def as_stored() -> Iterator[None]:
+    """Within it, what is opened has weights of the types of its files: to be written, not run."""
+    token = _AS_STORED.set(True)
+    try:
+        yield
+    finally:
+        _AS_STORED.reset(token)
 
 
 def _shards(index: Path) -> dict[str, Tensor]:
-    listed = _object(index).get("weight_map")
+    listed = json_object(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
         raise FileError(f"{index} has no weight_map of files by name; the file is damaged")
     tensors: dict[str, Tensor] = {}
@@ -139,8 +162,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
         # The name comes from a file: it must stay beside it.
         if Path(file).name != file or "\\" in file or not file.endswith(".safetensors"):
             raise FileError(f"{index} names {file!r}, which is no safetensors file beside it")
-        part, _ = load_tensors(index.parent / file)
-        tensors.update(part)
+        tensors.update(file_tensors(index.parent / file))
     missing = sorted(listed.keys() - tensors.keys())
     if missing:
         raise FileError(f"{index} lists {missing[0]!r}, which {listed[missing[0]]} does not hold")
@@ -167,7 +189,7 @@ def _part(folder: Path, name: str) -> Path:
 
 def _network(folder: Path) -> Opened:
     path = folder / CONFIG
-    raw = _object(path)
+    raw = json_object(path)
     name = raw.get("_class_name")
     where = str(path)
     size: tuple[int, int] | None
@@ -186,7 +208,7 @@ def _network(folder: Path) -> Opened:
             f"{where}: out_channels {outs} is neither in_channels {ins} nor, with a learned "
             "variance, twice that"
         )
-    net = _built(config, where)
+    net: Network = built(config, where)
     tensors = weights(folder)
     ours = (
         dit_keys.from_diffusers(tensors, net)
@@ -197,10 +219,13 @@ def _network(folder: Path) -> Opened:
     return Opened(net.eval(), size, int(net.accepts.vector.get("label", 0)))
 
 
-def _built(config: Config, where: str) -> Network:
-    """The network on the meta device: it takes no memory until its weights are there."""
+def built(config: Config, where: str, table: Kinds = NETS) -> Any:
+    """What a configuration describes on the meta device: no memory until its weights are there."""
     try:
-        return nets.build(config, device="meta")
+        with without_memory():
+            return table.build(config)
+    except FileError:
+        raise
     except UsageError as error:
         raise FileError(f"{where}: {error}") from None
 
@@ -209,18 +234,25 @@ def _codec(folder: Path, index: Mapping[str, Any]) -> Codec:
     """What a pipeline decodes with: its autoencoder, or nothing where it has none."""
     if _VAE not in index or index[_VAE] == [None, None]:
         return Identity()
-    path = folder / _VAE / CONFIG
-    raw = _object(path)
-    if raw.get("_class_name") != "AutoencoderKL":
-        raise FileError(f"{path}: {raw.get('_class_name')} is not read; AutoencoderKL is")
-    try:
-        with torch.device("meta"):
-            codec: KL = CODECS.build(kl_keys.config(raw, str(path)))
-    except FileError:
-        raise
-    except UsageError as error:
-        raise FileError(f"{path}: {error}") from None
-    fill(codec, kl_keys.to_ours(weights(folder / _VAE), codec), folder / _VAE, assign=True)
+    return open_autoencoder(folder / _VAE)
+
+
+def open_autoencoder(folder: Path) -> Codec:
+    """The codec in a folder with one autoencoder of diffusers. Raises as `open_pipeline`."""
+    path = folder / CONFIG
+    raw = json_object(path)
+    if raw.get("_class_name") != AUTOENCODER:
+        raise FileError(f"{path}: {raw.get('_class_name')} is not read; {AUTOENCODER} is")
+    return autoencoder_of(raw, weights(folder), path)
+
+
+def autoencoder_of(raw: Config, tensors: dict[str, Tensor], path: Path) -> Codec:
+    """The codec that a configuration of diffusers describes, with these weights in it.
+
+    path: of the configuration or the weights, for errors. Raises as `open_pipeline`.
+    """
+    codec: KL = built(kl_keys.config(raw, str(path)), str(path), CODECS)
+    fill(codec, kl_keys.to_ours(tensors, codec), path, assign=True)
     return codec.eval()
 
 
@@ -253,7 +285,8 @@ def _model(
         Card(name=folder.name, summary="Opened from a folder of diffusers.", classes=names),
     )
     model.source = str(folder)
-    model.fingerprint = fingerprint(dict(modules(model).state_dict()))
+    if not _SHAPES_ONLY.get():
+        model.fingerprint = fingerprint(dict(modules(model).state_dict()))
     return model
 
 
@@ -279,7 +312,8 @@ def _names(given: Any, classes: int) -> list[str]:
     return names
 
 
-def _object(path: Path) -> Config:
+def json_object(path: Path) -> Config:
+    """The object in a JSON file. FileError for anything else."""
     # Some schedulers are written with an infinity among their options.
     value = read_json(path, finite=False)
     if not isinstance(value, dict):

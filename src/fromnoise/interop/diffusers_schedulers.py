@@ -253,6 +253,7 @@ _CLASSES: dict[str, tuple[str, Config]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": False, "set_alpha_to_one": True}),
     "plms": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": True}),
 }
+_TO_ONE = ("DDIMScheduler", "PNDMScheduler")
 _NAMED = {"linear": "linear", "scaled_linear": "scaled_linear"}
 _SPACED = ("leading", "trailing", "linspace")
 
@@ -289,6 +290,11 @@ def write(
         config["clip_sample_range"] = defaults.clip or 1.0
     elif defaults.clip is not None:
         notes.append(f"{kind} does not clip; this model clips to ±{defaults.clip:g}")
+    if "end" in defaults.grid_options:
+        # The last step ends at index 0, not at the data: one of two keys says so, by class.
+        config |= (
+            {"set_alpha_to_one": False} if kind in _TO_ONE else {"final_sigmas_type": _SIGMA_MIN}
+        )
     spaced, more = _spacing(defaults, KINDS[kind])
     return config | spaced, notes + more
 

@@ -1,13 +1,13 @@
 """Models of the Hugging Face hub by name: the local cache first, then a download."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from fromnoise.core.errors import FileError
+from fromnoise.core.errors import FileError, FromNoiseError
 
 _ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
-_WANTED = ["*.json", "*.safetensors", "*.txt"]
 
 
 def is_id(source: str) -> bool:
@@ -28,12 +28,24 @@ def snapshot(source: str) -> tuple[Path, str]:
     HF_HUB_OFFLINE are heeded.
     Raises FileError when the model is neither cached nor can be fetched; it names what is at hand.
     """
-    match = _ID.fullmatch(source)
-    if match is None:
-        raise FileError(f"{source!r} is no name of a model on the hub; it would be owner/name")
-    name, revision = match.groups()
+    name, revision = parted(source)
     found = _cached(name, revision) or _fetched(name, revision)
     return found, f"{name}@{found.name}"
+
+
+def parted(source: str) -> tuple[str, str | None]:
+    """owner/name and the revision, or None. Raises FileError for what is no name on the hub."""
+    match = _ID.fullmatch(source)
+    if match is None or ".." in source:
+        raise FileError(f"{source!r} is no name of a model on the hub; it would be owner/name")
+    return match[1], match[2]
+
+
+def cache() -> Path:
+    """Where the hub's library keeps what it fetched."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def cached() -> list[str]:
@@ -53,9 +65,14 @@ def cached() -> list[str]:
     return sorted(names)
 
 
+def held(name: str) -> Path | None:
+    """What the cache holds of a model, whole or not; None where it holds nothing."""
+    return _snapshot(name, None)
+
+
 def _cached(name: str, revision: str | None) -> Path | None:
     """The snapshot in the cache, if it has a configuration and the weights it needs."""
-    found = _snapshot(name, revision, local=True)
+    found = _snapshot(name, revision)
     if found is None or not any((found / start).is_file() for start in _STARTS):
         return None
     # Pickles are refused where they are opened, with the way out.
@@ -64,6 +81,14 @@ def _cached(name: str, revision: str | None) -> Path | None:
 
 
 def _fetched(name: str, revision: str | None) -> Path:
+    from fromnoise.interop import pulling
+
+    return pulling.pull(pulling.plan(name, revision))
+
+
+@contextlib.contextmanager
+def asking(name: str, revision: str | None) -> Iterator[None]:
+    """What goes wrong when the hub is asked for a model, as one FileError that names a way out."""
     from huggingface_hub.errors import (
         GatedRepoError,
         RepositoryNotFoundError,
@@ -71,7 +96,9 @@ def _fetched(name: str, revision: str | None) -> Path:
     )
 
     try:
-        found = _snapshot(name, revision, local=False)
+        yield
+    except FromNoiseError:
+        raise
     except GatedRepoError:
         raise FileError(
             f"{name} asks for an agreement first: give it on its page and log in with `hf auth "
@@ -82,33 +109,27 @@ def _fetched(name: str, revision: str | None) -> Path:
     except RepositoryNotFoundError:
         raise FileError(f"{name} is no model on the hub, or a private one{_at_hand()}") from None
     except Exception as error:
-        # Sockets, proxies, certificates and disks each raise what they like.
-        raise _unreachable(name, error) from None
-    if found is None:
-        raise _unreachable(name, None)
-    return found
+        # Sockets, proxies and certificates each raise what they like.
+        raise FileError(
+            f"{name} is not in the local cache and the hub cannot be reached "
+            f"({type(error).__name__}){_at_hand()}"
+        ) from None
 
 
 _STARTS = ("model_index.json", "config.json")
 
 
-def _snapshot(name: str, revision: str | None, local: bool) -> Path | None:
-    from huggingface_hub import constants, snapshot_download
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    """What the cache holds of a model, whole or not."""
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    options: dict[str, Any] = {"revision": revision, "local_files_only": local}
-    options |= {"cache_dir": constants.HF_HUB_CACHE, "allow_patterns": _WANTED}
     try:
-        return Path(snapshot_download(name, **options))
+        return Path(
+            snapshot_download(name, revision=revision, local_files_only=True, cache_dir=cache())
+        )
     except LocalEntryNotFoundError:
         return None
-
-
-def _unreachable(name: str, error: Exception | None) -> FileError:
-    why = "" if error is None else f" ({type(error).__name__})"
-    return FileError(
-        f"{name} is not in the local cache and the hub cannot be reached{why}{_at_hand()}"
-    )
 
 
 def _at_hand() -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fromnoise.core.config import Settings, validated
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import read_json
+from fromnoise.core.meta import without_memory
 from fromnoise.encoders.ldm_bert import LDMBert
 from fromnoise.encoders.wordpieces import read_word_pieces
 from fromnoise.interop.diffusers_folder import weights
@@ -168,7 +169,7 @@ def open_bert(folder: str | Path, tokenizer: str | Path | None = None) -> LDMBer
         raise FileError(f"{path}: model_type {kind!r} is no {_KIND}")
     arguments = config(raw, str(path))
     del arguments["kind"]
-    with torch.device("meta"):
+    with without_memory():
         made = LDMBert(**arguments)
     state = to_ours(weights(folder, "model"), made)
     made.load_state_dict({**state, "vocabulary": torch.zeros(0, dtype=torch.uint8)}, assign=True)

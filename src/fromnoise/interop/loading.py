@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fromnoise.core.errors import FileError, nearest
-from fromnoise.core.files import refuse_pickle
-from fromnoise.interop import builtin, diffusers_folder, hub
+from fromnoise.interop import builtin, diffusers_folder, hub, pipelines
+from fromnoise.interop.single_file import open_single
 from fromnoise.model import Model, load_model
 from fromnoise.training.checkpoint import latest_model
 
@@ -21,11 +21,11 @@ def load(source: str | Path) -> Model:
     """Open a model by its path, by its name on the Hugging Face hub, or one of the package's own.
 
     `emoji` comes with the package (`builtin.names()` lists them). A path is that of a run folder,
-    its checkpoint, a model folder, or a folder that diffusers
-    wrote: a pipeline's, or one network's. A name is owner/name or owner/name@revision; the local
-    cache is looked into first, and nothing is reached where the model is in it. A path that is
-    there is a path, and so is all that begins with a folder that is there, or with `runs`,
-    `models`, `checkpoints` or `samples`.
+    its checkpoint, a model folder, a folder that diffusers wrote (a pipeline's, or one network's),
+    or one safetensors file with a whole Stable Diffusion. A name is owner/name or
+    owner/name@revision; the local cache is looked into first, and nothing is reached where the
+    model is in it. A path that is there is a path, and so is all that begins with a folder that is
+    there, or with `runs`, `models`, `checkpoints` or `samples`.
 
     Raises FileError when nothing is there, or what is there is corrupt, a pickle, or of a kind
     that is not read.
@@ -73,14 +73,13 @@ def _missing(path: Path) -> str:
 
 def _opened(path: Path, source: str) -> Model:
     if path.is_file():
-        refuse_pickle(path)
-        raise FileError(f"{path} is a file; give the folder that holds it")
-    if (path / "model.json").exists():
+        model = open_single(path)
+    elif (path / "model.json").exists():
         model = load_model(path)
     elif (path / "checkpoints").is_dir():
         model = load_model(latest_model(path))
-    elif diffusers_folder.is_pipeline(path):
-        model = diffusers_folder.open_pipeline(path)
+    elif pipelines.is_pipeline(path):
+        model = pipelines.open_pipeline(path)
     elif diffusers_folder.is_network(path):
         model = diffusers_folder.open_network(path)
     else:

@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from fromnoise.core.errors import UsageError
 from fromnoise.layers.condition import Tokens
 from fromnoise.layers.init import xavier_, zero_
+from fromnoise.layers.recall import kept
+from fromnoise.layers.slices import room_for, sliced
 
 _FEW_KEYS = 64
 
@@ -124,11 +126,15 @@ def plain_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None)
     """torch's scaled dot-product attention; written out where its gradient is slow.
 
     On a processor the backward pass of the fused operation in bfloat16 takes 3 to 10 times as long
-    as that of the product written out, as long as there are few keys.
+    as that of the product written out, as long as there are few keys. Where torch has no fused
+    kernel and the map would take too much of the memory that is free, it is made in slices.
     """
     cpu, learns = query.device.type == "cpu", query.requires_grad and torch.is_grad_enabled()
     if cpu and learns and query.dtype == torch.bfloat16 and key.shape[2] <= _FEW_KEYS:
         return probabilities(query, key, mask).to(value.dtype) @ value
+    room = room_for(query, key, value)
+    if room is not None:
+        return sliced(query, key, value, mask, room)
     return scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
@@ -207,12 +213,10 @@ class Attention(nn.Module):
         own: Tensor = self.norm(x).flatten(2).transpose(1, 2)
         context, mask = own, None
         if self.place.kind == "cross" and tokens is not None:
-            context = tokens.values.to(own.dtype)
+            context = tokens.values
             mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
-        query, key, value = (
-            parted(part, self.heads)
-            for part in (self.query(own), self.key(context), self.value(context))
-        )
+        query = parted(self.query(own), self.heads)
+        key, value = keys_and_values(self, context, own.dtype)
         mixed = attend(query, key, value, self.place, mask, self.kernel)
         change: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return x + change.transpose(1, 2).reshape(x.shape)
@@ -253,14 +257,24 @@ class TokenAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """mask: (B, N), true where an element of the context counts."""
-        query, key, value = (
-            parted(part, self.heads)
-            for part in (self.query(x), self.key(context), self.value(context))
-        )
+        query = parted(self.query(x), self.heads)
+        key, value = keys_and_values(self, context, x.dtype)
         counts = None if mask is None else mask[:, None, None, :]
         mixed = attend(query, key, value, self.place, counts, self.kernel)
         answer: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return answer
+
+
+def keys_and_values(
+    layer: Attention | TokenAttention, context: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Those of a context, (B, heads, N, D) each; those of tokens may be remembered over a run."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        seen = context.to(dtype)
+        return parted(layer.key(seen), layer.heads), parted(layer.value(seen), layer.heads)
+
+    return kept(layer, context, make) if layer.place.kind == "cross" else make()
 
 
 def parted(x: Tensor, heads: int) -> Tensor:

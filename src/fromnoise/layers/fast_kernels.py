@@ -24,7 +24,7 @@ class PackedConvolution(nn.Module):
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
-        self.weight = layer.weight.detach()
+        self.weight: Tensor | None = layer.weight.detach()
         self.bias = None if layer.bias is None else layer.bias.detach()
         self.stride, self.dilation = list(layer.stride), list(layer.dilation)
         self.padding = [int(width) for width in layer.padding]
@@ -32,17 +32,18 @@ class PackedConvolution(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        # In this order: another thread may be packing.
+        weight, packed = self.weight, self._packed
         if _watched(x):
             places = (self.stride, self.padding, self.dilation, self.groups)
-            return conv2d(x, self.weight, self.bias, *places)
+            return conv2d(x, _unpacked(weight, packed), self.bias, *places)
         x = x.contiguous(memory_format=torch.channels_last)
         places = (self.padding, self.stride, self.dilation, self.groups)
-        if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *places, list(x.shape)
-            )
+        if packed is None:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *places, list(x.shape))
+            self._packed, self.weight = packed, _worth_keeping(weight)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._packed, self.bias, *places, "none", [], ""
+            x, packed, self.bias, *places, "none", [], ""
         )
         return result
 
@@ -52,18 +53,20 @@ class OneDNNLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.weight = layer.weight.detach()
+        self.weight: Tensor | None = layer.weight.detach()
         self.bias = None if layer.bias is None else layer.bias.detach()
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        weight, packed = self.weight, self._packed
         if _watched(x):
-            return linear(x, self.weight, self.bias)
-        if self._packed is None:
+            return linear(x, _unpacked(weight, packed), self.bias)
+        if packed is None:
             rows = x.numel() // x.shape[-1]
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+            self._packed, self.weight = packed, _worth_keeping(weight)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.contiguous(), self._packed, self.bias, "none", [], ""
+            x.contiguous(), packed, self.bias, "none", [], ""
         )
         return result
 
@@ -213,6 +216,19 @@ class InPlaceResBlock(nn.Module):
         h = self.conv2(silu(h, inplace=True))
         changed: Tensor = h.add_(self.shortcut(x))
         return changed
+
+
+def _unpacked(weight: Tensor | None, packed: Tensor | None) -> Tensor:
+    """The weight as torch lays it out; out of the packed one where that is all there is."""
+    if weight is None:
+        assert packed is not None
+        return packed.to_dense()
+    return weight
+
+
+def _worth_keeping(weight: Tensor | None) -> Tensor | None:
+    """A float32 weight beside its packed form, since it is the model's own; no other copy."""
+    return weight if weight is not None and weight.dtype == torch.float32 else None
 
 
 def _watched(x: Tensor) -> bool:

@@ -71,11 +71,10 @@ class SpatialBlock(nn.Module):
         self.feed = GatedFeedForward(width)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        told = tokens.values.to(x.dtype)
         own = self.norm1(x)
-        seen = (told, tokens.mask) if self.only_cross else (own, None)
+        seen = (tokens.values, tokens.mask) if self.only_cross else (own, None)
         x = x + self.own(own, *seen)
-        x = x + self.cross(self.norm2(x), told, tokens.mask)
+        x = x + self.cross(self.norm2(x), tokens.values, tokens.mask)
         changed: Tensor = x + self.feed(self.norm3(x))
         return changed
 

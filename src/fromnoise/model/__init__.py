@@ -1,6 +1,7 @@
 """A model as a user holds it: sample, stream, save, load."""
 
 from fromnoise.model.files import build, describe, load_model, save_model
+from fromnoise.model.hires import Hires
 from fromnoise.model.model import Card, Defaults, Model
 from fromnoise.model.samples import Samples, scatter, sheet
 from fromnoise.model.stream import Stream, live
@@ -8,6 +9,7 @@ from fromnoise.model.stream import Stream, live
 __all__ = [
     "Card",
     "Defaults",
+    "Hires",
     "Model",
     "Samples",
     "Stream",

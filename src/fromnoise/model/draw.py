@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fromnoise import guidance, samplers
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.randomness import Noise
+from fromnoise.core.tensors import times
 from fromnoise.denoisers import Denoiser
 from fromnoise.guidance import Guide, Informed, Part, Told
 from fromnoise.guidance.classifier import LABEL
@@ -43,7 +44,10 @@ class Steering:
 
 @dataclass(frozen=True)
 class Draw:
-    """One call of `sample`, all choices made. told: `telling` by the model's own encoders."""
+    """One call of `sample`, all choices made. told: `telling` by the model's own encoders.
+
+    origin: clean latents (count, ...) to begin from with noise on them; start: x itself.
+    """
 
     sampler: Sampler
     grid: Tensor
@@ -55,6 +59,7 @@ class Draw:
     dtype: torch.dtype
     start: Tensor | None
     shape: tuple[int, ...]
+    origin: Tensor | None = None
 
 
 def walk(model: "Model", draw: Draw) -> Iterator[Step]:
@@ -88,6 +93,10 @@ def _batch(model: "Model", draw: Draw, rows: range) -> Iterator[Step]:
 def _start(model: "Model", draw: Draw, denoiser: Denoiser, index: Tensor, noise: Noise) -> Tensor:
     work = torch.float64 if draw.dtype == torch.float64 else torch.float32
     latent = model.codec.latent_shape(draw.shape)
+    if draw.origin is not None:
+        clean = draw.origin[index].to(work)
+        first = times(float(draw.grid[0]), len(index))
+        return denoiser.process.corrupt(clean, first, noise.normal(clean))
     if draw.start is None:
         like = torch.zeros((draw.batch, *latent), dtype=work)
         return denoiser.process.prior(noise, like, float(draw.grid[0]))
@@ -114,7 +123,7 @@ def _steered(
         )
     told = rows_of(draw.told, index)
     heard = () if told[0][1] is None else told[0][1].vector
-    if LABEL in heard and LABEL not in model.conditioning.names:
+    if LABEL in heard and LABEL not in model.denoiser.net.accepts.vector:
         denoiser = guidance.Unheard(denoiser)
     if len(told) > 1:
         denoiser = guidance.Scheduled(denoiser, told)
@@ -157,6 +166,9 @@ def precision(name: str, net: nn.Module) -> torch.dtype:
         return table[name]
     if name != "auto":
         raise UsageError(f"dtype {name!r} is unknown; use auto, {', '.join(table)}")
-    # Below this a network is quick either way, and float32 costs nothing in quality.
-    large = sum(p.numel() for p in net.parameters()) >= 5_000_000
-    return best_dtype() if large else torch.float32
+    return best_dtype() if large(net) else torch.float32
+
+
+def large(net: nn.Module) -> bool:
+    """Whether a part is worth readying: below, it is quick, and float32 costs no quality."""
+    return sum(p.numel() for p in net.parameters()) >= 5_000_000

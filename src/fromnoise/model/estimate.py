@@ -68,7 +68,7 @@ def watched(
     The second step is what is measured: the first also warms up. A first step of a sixth of a
     minute is long enough to measure by. No step is taken for the measurement.
     """
-    name, count = str(stream.recipe["sampler"]), int(stream.recipe["steps"])
+    name, count = str(stream.recipe["sampler"]), stream.count
     evaluations = samplers.get(name).evaluations if name in SAMPLERS else 1
     told = False
     for index in range(count):
@@ -77,7 +77,7 @@ def watched(
         if step is None:
             return
         took = clock() - before
-        estimate = Estimate(name, count, evaluations, took, noisy)
+        estimate = Estimate(name, count, evaluations, took * stream.work / count, noisy)
         measured = index == 1 or (index == 0 and took >= LONG / 6)
         if measured and not told and estimate.seconds >= LONG:
             tell(estimate.text(spelling))

@@ -1,8 +1,9 @@
 """A model: a denoiser, a codec, encoders and a card. It samples, streams, saves itself."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,23 @@ from torch import Tensor
 
 from fromnoise import grids, samplers
 from fromnoise.codecs import Codec
+from fromnoise.codecs.finite import decode_finite
+from fromnoise.codecs.readied import readied
 from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import seeds_for
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
-from fromnoise.guidance import Guide
+from fromnoise.guidance import Guide, Told
 from fromnoise.layers.condition import Condition
 from fromnoise.layers.fast import prepare
+from fromnoise.model import begin
 from fromnoise.model.aside import aside, told_aside
-from fromnoise.model.draw import Draw, grid_in_name, precision, walk, whole
+from fromnoise.model.draw import Draw, grid_in_name, large, precision, whole
 from fromnoise.model.estimate import watched
+from fromnoise.model.hires import Hires, Passes
 from fromnoise.model.samples import Samples
+from fromnoise.model.sizes import checked_shape
+from fromnoise.model.skipping import skipping
 from fromnoise.model.steering import Asked, away_from, listed, recorded, steering, told_each
 from fromnoise.model.stream import Stream
 from fromnoise.model.told import Telling, raw_inputs
@@ -53,7 +60,8 @@ class Card:
     """What is known of a model: name, data, figures, and what the fast path did.
 
     ancestry: the model it was fine-tuned from and, after it, that one's own: name, source,
-    fingerprint, data and steps of each.
+    fingerprint, data and steps of each. autoencoder: source and fingerprint of one that took the
+    place of its own. family: what published kind of model it is, such as "Stable Diffusion 2".
     """
 
     name: str = "model"
@@ -64,6 +72,8 @@ class Card:
     speed: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     ancestry: list[dict[str, Any]] = field(default_factory=list)
+    autoencoder: dict[str, str] = field(default_factory=dict)
+    family: str = ""
 
 
 class Model:
@@ -88,8 +98,21 @@ class Model:
         self.defaults = defaults or Defaults()
         self.card = card or Card()
         self.source: str | None = None
-        self.fingerprint: str | None = None
+        self._fingerprint: str | Callable[[], str] | None = None
         self._prepared: dict[torch.dtype, NetworkDenoiser] = {}
+        self._readied: tuple[Codec, torch.dtype, Codec | None] | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the weights as they were opened; None for a model made here."""
+        if callable(self._fingerprint):
+            self._fingerprint = self._fingerprint()
+        return self._fingerprint
+
+    @fingerprint.setter
+    def fingerprint(self, value: str | Callable[[], str] | None) -> None:
+        """value: what finds it is called when it is first asked for: large weights take seconds."""
+        self._fingerprint = value
 
     def sample(
         self,
@@ -110,6 +133,10 @@ class Model:
         eta: float | None = None,
         seed: int | Sequence[int] = 0,
         start: Tensor | None = None,
+        image: Any = None,
+        strength: float | None = None,
+        hires: Hires | None = None,
+        clip_skip: int | None = None,
         batch_size: int | None = None,
         dtype: str = "auto",
         shape: Sequence[int] | None = None,
@@ -127,7 +154,12 @@ class Model:
         `fn.guidance.loss(…)`, around guidance, the first one innermost. threshold: dynamic
         thresholding around all of it, e.g. 0.995, in place of the model's own clipping.
         seed: sample i draws all its noise from its own generator, seeded with seed + i.
-        start: x at the first time of the grid (count, ...), in place of noise.
+        start: x at the first time of the grid (count, ...), in place of noise. image: a picture, or
+        one for each sample, to begin from in place of noise: a path, PIL, or a tensor in [−1, 1].
+        strength: how much of it is drawn anew; of N steps the last ⌊N·strength⌋ are run, from the
+        image with the noise of that time on it (`fromnoise.model.begin`). hires: a second pass over
+        the enlarged picture, `fn.Hires(2.0)`. clip_skip: the layer of CLIP that prompts are
+        read from, 1 being the last; its own by default.
         batch_size: the batch the network is run at; the last one is padded to it, so that a
         sample can be repeated bit for bit. dtype: "auto" (bfloat16 where that is faster),
         "float32" (exact), "bfloat16" or "float64". shape: of one sample, where it may vary.
@@ -137,11 +169,13 @@ class Model:
         stream = self.stream(
             count, label=label, prompt=prompt, inputs=inputs, negative=negative, sampler=sampler,
             steps=steps, grid=grid, guidance=guidance, interval=interval, rescale=rescale,
-            guide=guide, threshold=threshold, eta=eta, seed=seed, start=start,
-            batch_size=batch_size, dtype=dtype, shape=shape,
+            guide=guide, threshold=threshold, eta=eta, seed=seed, start=start, image=image,
+            strength=strength, hires=hires, clip_skip=clip_skip, batch_size=batch_size,
+            dtype=dtype, shape=shape,
         )  # fmt: skip
         walk = watched(stream, _warned, noisy=self.denoiser.process.noisy)
-        return Samples(self.decode(samplers.last(walk)), stream.recipe)
+        x = samplers.last(walk)
+        return Samples(self.decode(x, stream.recipe["dtype"]), stream.recipe)
 
     def stream(
         self,
@@ -162,6 +196,10 @@ class Model:
         eta: float | None = None,
         seed: int | Sequence[int] = 0,
         start: Tensor | None = None,
+        image: Any = None,
+        strength: float | None = None,
+        hires: Hires | None = None,
+        clip_skip: int | None = None,
         batch_size: int | None = None,
         dtype: str = "auto",
         shape: Sequence[int] | None = None,
@@ -179,9 +217,13 @@ class Model:
             raise UsageError("give a grid of times or a number of steps, not both")
         grid, sampler = grid_in_name(grid, sampler)
         rule, name = self._sampler(sampler, eta)
-        times = self._grid(grid, self.defaults.steps if steps is None else steps)
-        if start is not None and not bool(torch.isfinite(start).all()):
-            raise UsageError("start holds NaN or infinity")
+        asked_steps = self.defaults.steps if steps is None else steps
+        times = self._grid(grid, asked_steps)
+        begun = begin.beginning(self, image, strength, shape, count)
+        if start is not None:
+            begin.check_start(start, begun)
+        size = self._shape(shape) if begun is None else begun.shape
+        latent = self.codec.latent_shape(size)
         label, negative = (
             one.tolist() if isinstance(one, Tensor | np.ndarray) else one
             for one in (label, negative)
@@ -192,44 +234,81 @@ class Model:
         seeds = seeds_for(seed, count)
         raw = raw_inputs(label if classes is None else None, prompt, inputs)
         self.conditioning.check(raw)
+        conditioning = skipping(self, clip_skip)
         steered = steering(self, asked, raw, count)
+
+        def tell(telling: Telling) -> Told:
+            with torch.no_grad():
+                told = telling.over(conditioning)
+            if classes is None:
+                return told
+            return [(end, told_aside(one, classes, label, count)) for end, one in told]
+
+        walked = times if begun is None else begin.shortened(times, begun.strength)
         telling = Telling(
             raw=raw,
             negative=away_from(self, negative),
             seeds=seeds,
-            space=self._space(shape),
-            steps=len(times) - 1,
+            space=latent[1:],
+            steps=len(walked) - 1,
+            coder=self.codec,
         )
-        with torch.no_grad():
-            told = telling.over(self.conditioning)
-        if classes is not None:
-            told = [(end, told_aside(one, classes, label, count)) for end, one in told]
         draw = Draw(
             sampler=rule,
-            grid=times,
+            grid=walked,
             telling=telling,
-            told=told,
+            told=tell(telling),
             steering=steered,
             seeds=seeds,
             batch=batch,
             dtype=precision(dtype, self.denoiser.net),
             start=start,
-            shape=tuple(shape or self.shape),
+            shape=size,
+            origin=None if begun is None else begin.encoded(self.codec, begun.pictures, count),
         )
+        passes = Passes(draw)
+        if hires is not None:
+            passes = hires.passes(self, draw, self._grid(grid, hires.steps or asked_steps), tell)
         recipe = {
             "sampler": name,
             "grid": "explicit" if isinstance(grid, Tensor) else grid or self.defaults.grid,
             "eta": eta,
             **recorded(draw, asked),
             **told_each(self, draw, classes, label, negative, inputs),
+            "steps": len(times) - 1,
+            "clip_skip": clip_skip,
+            "hires": None if hires is None else asdict(hires),
         }
-        return Stream(walk(self, draw), self.decode, recipe)
+        if begun is not None:
+            recipe |= {"image": begun.names, "strength": begun.strength}
+            recipe["used"] |= begun.used()
+        decode = partial(self.decode, dtype=recipe["dtype"])
+        return Stream(passes.walk(self), decode, recipe, passes.shapes(self))
 
-    def decode(self, x: Tensor) -> Tensor:
-        """Samples or previews as data: pictures (B, C, H, W) in [−1, 1], or points, float32."""
+    def decode(self, x: Tensor, dtype: str = "auto") -> Tensor:
+        """Samples or previews as data: pictures (B, C, H, W) in [−1, 1], or points, float32.
+
+        dtype: what the decoder is run in, by default that of the network. What is not finite is
+        decoded once more in float32. Raises NumberError where a decoder overflows even then.
+        """
+        quick = self._quick(precision(dtype, self.denoiser.net))
         with torch.no_grad():
-            decoded: Tensor = self.codec.decode(x.float())
+            # One by one: what a picture is does not depend on its neighbours, nor does the memory.
+            rows = [
+                decode_finite(self.codec, one, quick)
+                for one in (torch.split(x.float(), 1) if len(x) else [x])
+            ]
+        decoded = torch.cat(rows)
         return decoded if len(self.shape) == 1 else decoded.clamp(-1.0, 1.0)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) in [−1, 1] to latents and back: what the codec keeps of them.
+
+        Raises ShapeError for pictures that its codec does not take.
+        """
+        with torch.no_grad():
+            latents = [self.codec.encode(one) for one in torch.split(x.float(), 1)]
+        return self.decode(torch.cat(latents))
 
     def pictured(self, z: Tensor) -> Tensor:
         """Samples as data, as guides look at them: differentiable, and not kept in range."""
@@ -251,7 +330,9 @@ class Model:
         an empty prompt.
         """
         raw = raw_inputs(label, prompt, inputs)
-        telling = Telling(raw, None, range(count), self._space(None), steps=1000)
+        telling = Telling(
+            raw, None, range(count), self.codec.latent_shape(self.shape)[1:], 1000, self.codec
+        )
         return telling.over(self.conditioning)[0][1]
 
     def tokens(self, prompt: str) -> dict[str, tuple[int, ...]]:
@@ -278,9 +359,19 @@ class Model:
             )
         return self._prepared[dtype]
 
+    def _quick(self, dtype: torch.dtype) -> Codec | None:
+        """The codec readied in a type, the last one kept; None where it would gain nothing."""
+        if dtype == torch.float64 or not large(self.codec):
+            return None
+        if self._readied is None or self._readied[:2] != (self.codec, dtype):
+            quick, report = readied(self.codec, dtype)
+            self._readied = (self.codec, dtype, None if report is None else quick)
+        return self._readied[2]
+
     def refresh(self) -> None:
         """Forget what was prepared for sampling: the weights have changed."""
         self._prepared.clear()
+        self._readied = None
 
     def save(self, path: str | Path, half: bool = False) -> None:
         """Write the model as a folder: model.json and model.safetensors, atomically.
@@ -294,6 +385,11 @@ class Model:
     def check_draws(self) -> None:
         """Raise UsageError for a model that only reads samples, naming the guide it can be."""
         net = self.denoiser.net
+        if not net.draws and not net.guide:
+            raise UsageError(
+                f"{self.card.name} is an autoencoder and draws nothing; train a model behind it: "
+                f"`fromnoise train RECIPE --codec {self.source or 'THIS'}`"
+            )
         if not net.draws:
             guide = net.guide.format(run=self.source or "THIS")
             raise UsageError(
@@ -301,9 +397,9 @@ class Model:
                 f"`fromnoise sample RUN --guide {guide}`, or fn.guidance.{guide.partition(':')[0]}"
             )
 
-    def _space(self, shape: Sequence[int] | None) -> tuple[int, ...]:
-        """The spatial sizes of what is diffused."""
-        return self.codec.latent_shape(tuple(shape or self.shape))[1:]
+    def _shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:
+        """The shape of one sample; ShapeError for one the model does not draw."""
+        return self.shape if shape is None else checked_shape(self, tuple(shape))
 
     def _sampler(self, sampler: str | Sampler | None, eta: float | None) -> tuple[Sampler, str]:
         if isinstance(sampler, Sampler):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fromnoise.core.images import grid_image, png_bytes, to_pil
 
-EACH = ("seeds", "label", "prompt", "inputs", "negative", "guidance")
+EACH = ("seeds", "label", "prompt", "inputs", "negative", "guidance", "image")
 """What of a recipe may differ from sample to sample: every list in it has one entry for each."""
 
 

@@ -1,7 +1,8 @@
 """The steps of one call as they are made, and how they show themselves in a notebook."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 from fromnoise.core.errors import UsageError
@@ -17,14 +18,33 @@ SHOWN = 64
 class Stream(Iterator[Step]):
     """The steps of one call as they are made. `recipe` is what its samples carry.
 
+    shapes: the shape of one sample's x after each step; where none are given, all steps are alike
+    and as many as the recipe's.
     `for step in stream.live():` shows each step while it runs. A stream that is the last line of
     a notebook's cell runs to its end and shows itself so.
     """
 
-    def __init__(self, steps: Iterator[Step], decode: Decode, recipe: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        steps: Iterator[Step],
+        decode: Decode,
+        recipe: Mapping[str, Any],
+        shapes: Sequence[tuple[int, ...]] | None = None,
+    ) -> None:
         self._steps = steps
         self._decode = decode
         self.recipe = dict(recipe)
+        self.shapes = [()] * int(self.recipe["steps"]) if shapes is None else list(shapes)
+
+    @property
+    def count(self) -> int:
+        """How many steps are made."""
+        return len(self.shapes)
+
+    @property
+    def work(self) -> float:
+        """What all steps cost, in steps of the first one's size."""
+        return sum(prod(shape) for shape in self.shapes) / prod(self.shapes[0])
 
     def __next__(self) -> Step:
         return next(self._steps)

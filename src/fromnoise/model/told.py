@@ -1,13 +1,13 @@
 """What a model is told over a run: raw inputs as conditions, one for each part of the steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from fromnoise.core.errors import UsageError
-from fromnoise.encoders import Conditioning
+from fromnoise.encoders import Coder, Conditioning
 from fromnoise.guidance import Told
 from fromnoise.layers.condition import Condition
 
@@ -17,7 +17,8 @@ class Telling:
     """All that is told of some samples.
 
     raw: inputs by encoder name. negative: what stands there instead in what is moved away from;
-    None moves away from the null. seeds: of the samples; space: their spatial sizes.
+    None moves away from the null. seeds: of the samples; space: their spatial sizes; coder: what
+    makes latents of pictures.
     """
 
     raw: Mapping[str, Any]
@@ -25,6 +26,7 @@ class Telling:
     seeds: Sequence[int]
     space: Sequence[int]
     steps: int
+    coder: Coder | None = None
 
     def over(self, conditioning: Conditioning) -> Told:
         """(until this share of the steps; condition): one condition unless a prompt changes."""
@@ -44,7 +46,10 @@ class Telling:
             if key not in made:
                 condition = self._condition(conditioning, told, end)
                 if away:
-                    condition = replace(condition, null=self._condition(conditioning, away, end))
+                    given = self.negative or {}
+                    kept = [name for name in conditioning.names if name not in given]
+                    null = self._condition(conditioning, away, end, against=kept)
+                    condition = replace(condition, null=null)
                 made[key] = condition
             result.append((end / self.steps, made[key]))
         return result
@@ -61,7 +66,7 @@ class Telling:
         self, conditioning: Conditioning, raw: Mapping[str, Any]
     ) -> dict[str, list[tuple[int, Any]]]:
         """(until and with this step, counted from 1; input) of each input by name."""
-        ready = conditioning.ready(raw, self.seeds, self.space)
+        ready = conditioning.ready(raw, self.seeds, self.space, self.coder)
         return {name: self._over(conditioning, name, value) for name, value in ready.items()}
 
     def _over(self, conditioning: Conditioning, name: str, value: Any) -> list[tuple[int, Any]]:
@@ -79,9 +84,10 @@ class Telling:
         conditioning: Conditioning,
         inputs: Mapping[str, Sequence[tuple[int, Any]]],
         end: int,
+        against: Collection[str] = (),
     ) -> Condition:
         raw = {name: _at(run, end) for name, run in inputs.items()}
-        condition: Condition = conditioning(raw, len(self.seeds), self.space)
+        condition: Condition = conditioning(raw, len(self.seeds), self.space, against=against)
         return condition
 
 

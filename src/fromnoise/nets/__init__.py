@@ -21,6 +21,7 @@ from fromnoise.nets.mlp import MLP
 from fromnoise.nets.nothing import Nothing
 from fromnoise.nets.patch_gan import PatchDiscriminator
 from fromnoise.nets.presets import PRESETS
+from fromnoise.nets.token_transformer import TokenTransformer
 from fromnoise.nets.unet import UNet
 from fromnoise.nets.vae import VAE, Autoencoder
 from fromnoise.nets.vector_transformer import VectorTransformer
@@ -32,6 +33,7 @@ NETS.register("dit")(DiT)
 NETS.register("classifier")(Classifier)
 NETS.register("image_text")(ImageText)
 NETS.register("vector_transformer")(VectorTransformer)
+NETS.register("token_transformer")(TokenTransformer)
 NETS.register("vae")(VAE)
 NETS.register("hvae")(HVAE)
 NETS.register("gan")(GAN)
@@ -86,6 +88,7 @@ __all__ = [
     "Nothing",
     "PatchDiscriminator",
     "Style",
+    "TokenTransformer",
     "UNet",
     "VectorTransformer",
     "build",

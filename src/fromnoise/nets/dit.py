@@ -57,7 +57,7 @@ class AdaptiveBlock(nn.Module):
         x = x + gate1[:, None] * self.attention(own, own)
         if self.cross is not None and tokens is not None:
             normed = layer_norm(x, x.shape[-1:], eps=_EPS)
-            x = x + self.cross(normed, tokens.values.to(x.dtype), tokens.mask)
+            x = x + self.cross(normed, tokens.values, tokens.mask)
         h = gelu(self.first(modulated(x, shift2, scale2)), approximate="tanh")
         changed: Tensor = x + gate2[:, None] * self.second(h)
         return changed

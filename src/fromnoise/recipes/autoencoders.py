@@ -66,6 +66,35 @@ def photos_kl() -> Recipe:
 
 
 @recipe
+def shapes_kl() -> Recipe:
+    return autoencoder(
+        "shapes-kl",
+        "Drawn scenes, 32×32, to latents of 8×8 with 4 channels and back.",
+        "Rombach et al. 2022 (appendix G)",
+        data={"kind": "shapes", "size": 32, "count": 20_000},
+        held_out=0.05,
+        codec={
+            "kind": "kl",
+            "latent": 4,
+            "widths": [32, 32, 96],
+            "blocks": 1,
+            "groups": 8,
+            "scaling": "measured",
+            "attend": False,
+        },
+        objective=AutoencoderSettings(
+            latent_weight=1e-3,
+            perceptual_weight=0.05,
+            perceptual_start=300,
+            discriminator=_JUDGE,
+            adversarial_weight=0.1,
+            adversarial_start=2000,
+        ),
+        train=_train(2500, batch_size=16),
+    )
+
+
+@recipe
 def shapes_vq() -> Recipe:
     return autoencoder(
         "shapes-vq",

@@ -1,5 +1,7 @@
 """Text to pictures at 32×32, hours on two cores at most: drawn scenes, and colour emoji."""
 
+from typing import Any
+
 from fromnoise.recipes.base import Config, Recipe, SamplingSettings, recipe
 from fromnoise.training.settings import ObjectiveSettings, TrainSettings
 
@@ -77,21 +79,43 @@ def emoji_text() -> Recipe:
     )
 
 
-@recipe
-def shapes_text() -> Recipe:
+def _scenes(name: str, summary: str, time_sampling: Config | str, **choices: Any) -> Recipe:
     return Recipe(
-        name="shapes-text",
-        summary="Drawn scenes from captions: kinds, colours, sizes, counts and places.",
-        paper="Ramesh et al. 2021 (text to pictures); Rombach et al. 2022 (cross-attention); "
-        "Ho & Salimans 2022 (guidance without a classifier); Salimans & Ho 2022 (v-prediction)",
+        name=name,
+        summary=summary,
         data={"kind": "shapes", "size": 32, "count": 50_000, "without": list(UNSEEN)},
         held_out=0.02,
         net=net([1, 1.5, 2], PLACED),
         process=_COSINE,
         parameterization={"kind": "v"},
         encoders={"prompt": _text(400, 24, 3)},
-        objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
-        # Half the steps of AdamW reach the same held-out loss.
-        train=_train(6000, 2e-3, "muon"),
-        sampling=SamplingSettings(grid="uniform", steps=25, guidance=3.0),
+        objective=ObjectiveSettings(condition_dropout=0.1, time_sampling=time_sampling),
+        sampling=SamplingSettings(grid="uniform", steps=25, guidance=2.0),
+        **choices,
+    )
+
+
+@recipe
+def shapes_text() -> Recipe:
+    return _scenes(
+        "shapes-text",
+        "Drawn scenes from captions: kinds, colours, sizes and counts.",
+        "low_discrepancy",
+        paper="Ramesh et al. 2021 (text to pictures); Rombach et al. 2022 (cross-attention); "
+        "Ho & Salimans 2022 (guidance without a classifier); Salimans & Ho 2022 (v-prediction); "
+        "Liu et al. 2018 (coordinates)",
+        train=_train(3250, 2e-3, "muon"),
+    )
+
+
+@recipe
+def shapes_text_places() -> Recipe:
+    # Where things are is settled while nearly all is noise, and there even times seldom look.
+    return _scenes(
+        "shapes-text-places",
+        "Goes on from shapes-text at high noise, where places and counts are settled.",
+        {"kind": "logit_normal", "mean": 1.5, "std": 1.3},
+        paper="Esser et al. 2024, section 3.1 (where training looks)",
+        base="runs/shapes-text",
+        train=_train(3000, 1.5e-3, "muon"),
     )

@@ -6,6 +6,7 @@ from fromnoise.samplers.coefficients import Rule
 from fromnoise.samplers.cold import Cold1, Cold2
 from fromnoise.samplers.inversion import DDIMInverse
 from fromnoise.samplers.langevin import AnnealedLangevin, Langevin
+from fromnoise.samplers.masked import Unmask, UnmaskInOrder
 from fromnoise.samplers.multistep import Multistep
 from fromnoise.samplers.ode import AdaptiveOde
 from fromnoise.samplers.singlestep import SingleStep, Stage
@@ -33,6 +34,8 @@ __all__ = [
     "SingleStep",
     "Stage",
     "Step",
+    "Unmask",
+    "UnmaskInOrder",
     "WithoutNoise",
     "get",
     "last",

@@ -1,5 +1,7 @@
 """Samplers by the names users know: each a constant with its reference."""
 
+import math
+
 from fromnoise.core.errors import UsageError, unknown
 from fromnoise.samplers.ancestral import Ancestral, EulerMaruyama, ReverseDiffusion
 from fromnoise.samplers.base import Sampler
@@ -7,6 +9,7 @@ from fromnoise.samplers.coefficients import Rule
 from fromnoise.samplers.cold import Cold1, Cold2
 from fromnoise.samplers.inversion import DDIMInverse
 from fromnoise.samplers.langevin import AnnealedLangevin, Langevin
+from fromnoise.samplers.masked import Unmask, UnmaskInOrder
 from fromnoise.samplers.multistep import Multistep
 from fromnoise.samplers.ode import AdaptiveOde
 from fromnoise.samplers.singlestep import SingleStep, Stage
@@ -157,6 +160,9 @@ SAMPLERS: dict[str, Sampler] = {
     "ode": AdaptiveOde(),
     "cold1": Cold1(),
     "cold2": Cold2(),
+    "unmask": Unmask(),
+    "unmask_even": UnmaskInOrder(math.inf),
+    "maskgit": UnmaskInOrder(),
 }
 """Every sampler by its name."""
 

@@ -10,6 +10,7 @@ from fromnoise.training.autoencoder import autoencoder
 from fromnoise.training.classifier import classifier
 from fromnoise.training.contrastive import contrastive
 from fromnoise.training.gan import gan
+from fromnoise.training.masked import masked
 from fromnoise.training.objective import Objective, denoising
 from fromnoise.training.settings import AnyObjective, AutoencoderSettings
 from fromnoise.training.vae import vae
@@ -26,6 +27,7 @@ OBJECTIVES: Mapping[str, Maker] = {
     "gan": gan,
     "classifier": classifier,
     "contrastive": contrastive,
+    "masked": masked,
 }
 """The `kind` of objective settings → what makes the objective."""
 

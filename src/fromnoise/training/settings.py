@@ -157,6 +157,18 @@ class AutoencoderSettings(Settings):
     )
 
 
+class MaskedSettings(Settings):
+    """Masked tokens: what were they?"""
+
+    kind: Literal["masked"] = Field("masked", description="What is trained.")
+    weighting: Literal["simple", "elbo"] = Field(
+        "simple",
+        description="Loss weight: simple (every masked token alike) or elbo (the bound on the "
+        "likelihood).",
+    )
+    condition_dropout: Dropped = Field(0.0, description=_DROPPED)
+
+
 def _kind(value: Any) -> str:
     # Runs and recipes written before there was a choice do not name theirs.
     named = value.get("kind", "denoising") if isinstance(value, Mapping) else value.kind
@@ -170,7 +182,8 @@ AnyObjective = Annotated[
     | Annotated[GanSettings, Tag("gan")]
     | Annotated[ClassifierSettings, Tag("classifier")]
     | Annotated[ContrastiveSettings, Tag("contrastive")]
-    | Annotated[AutoencoderSettings, Tag("autoencoder")],
+    | Annotated[AutoencoderSettings, Tag("autoencoder")]
+    | Annotated[MaskedSettings, Tag("masked")],
     Discriminator(_kind),
 ]
 """What can be trained, told apart by its `kind`; `objectives` builds each."""
