@@ -13,8 +13,21 @@ from interop import latent_pipelines as tiny
 from safetensors.torch import load_file, save_file
 
 import fromnoise as fn
+from fromnoise import nets
+from fromnoise.codecs import KL
 from fromnoise.core.errors import FileError, UsageError
-from fromnoise.interop import hub
+from fromnoise.core.meta import without_memory
+from fromnoise.core.tensorheader import TensorHeader
+from fromnoise.encoders import CLIPText
+from fromnoise.interop import (
+    clip_keys,
+    clip_single,
+    compvis_autoencoder,
+    compvis_unet,
+    diffusers_folder,
+    hub,
+    single_file,
+)
 from fromnoise.interop.conversion import Choice, Report, open_source, write_target
 
 slow = pytest.mark.slow
@@ -325,3 +338,55 @@ def test_the_most_memory_that_loading_takes(one: bool, tmp_path: Path) -> None:
     taken, weights = map(int, done.stdout.split())
     assert weights > 200e6
     assert taken < 1.15 * weights
+
+
+_L, _H, _G = "vit-l/14", "vit-h/14", "vit-bigg/14"
+PUBLISHED: dict[str, tuple[tuple[str, ...], str, tuple[int, ...], list[tuple[int, int]]]] = {
+    "sd1": ((_L,), "Stable Diffusion 1", (3, 512, 512), [(0, 12)]),
+    "sd1-inpaint": ((_L,), "Stable Diffusion 1 inpainting", (3, 512, 512), [(0, 12)]),
+    "sd2": ((_H,), "Stable Diffusion 2", (3, 768, 768), [(1, 16)]),
+    "sd2-inpaint": ((_H,), "Stable Diffusion 2 inpainting", (3, 512, 512), [(1, 16)]),
+    "sd2-depth": ((_H,), "Stable Diffusion 2 depth", (3, 512, 512), [(1, 16)]),
+    "sd-x4": ((_H,), "Stable Diffusion x4 upscaler", (3, 512, 512), [(1, 16)]),
+    "sdxl": ((_L, _G), "Stable Diffusion XL", (3, 1024, 1024), [(1, 12), (1, 20)]),
+    "sdxl-refiner": ((_G,), "Stable Diffusion XL refiner", (3, 1024, 1024), [(1, 20)]),
+}
+"""Networks → towers beside them, family, shape, and of each tower the layers left out and heads."""
+
+
+@pytest.mark.parametrize(
+    "name", [one if one in ("sd1", "sd2") else pytest.param(one, marks=slow) for one in PUBLISHED]
+)
+def test_published_sizes_are_told_by_shapes_alone(
+    name: str, sd1: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the whole models in their own sizes: the header of a file, and no weights."""
+    towers, family, shape, wanted = PUBLISHED[name]
+    one = {_L: clip_single.SD1, _H: clip_single.SD2, _G: clip_single.REFINER}[towers[0]]
+    places = clip_single.XL if len(towers) == 2 else (one,)
+    with without_memory():
+        net = nets.build(name, device="meta")
+        codec = KL(widths=(128, 256, 512)) if name == "sd-x4" else KL()
+        texts = [CLIPText(t, pooled=place.pooled) for t, place in zip(towers, places, strict=True)]
+    assert isinstance(net, nets.UNet)
+    state = compvis_unet.unet_to_compvis(net.state_dict(), net)
+    state |= compvis_autoencoder.autoencoder_to_compvis(codec.state_dict(), codec)
+    for text, place in zip(texts, places, strict=True):
+        ours = place.program == "transformers"
+        write = clip_keys.to_transformers if ours else clip_keys.to_openai
+        named = write(text.tower.state_dict(), text.tower)
+        state |= {place.prefix + key: value for key, value in named.items()}
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    header = TensorHeader(shapes, dict.fromkeys(shapes, "F16"), {}, dict.fromkeys(shapes, 0))
+    for module in (single_file, diffusers_folder):
+        monkeypatch.setattr(module, "read_header", lambda path: header)
+    with diffusers_folder.shapes_only():
+        model = single_file.open_single(sd1[2])
+    assert (model.card.family, model.shape) == (family, shape)
+    assert model.denoiser.net.config["attention"] == net.config["attention"]
+    for ours_, theirs in ((model.denoiser.net, net), (model.codec, codec)):
+        assert sum(p.numel() for p in ours_.parameters()) == sum(
+            p.numel() for p in theirs.parameters()
+        )
+    read = [part for part in model.conditioning.modules() if isinstance(part, CLIPText)]
+    assert [(one.skip, one.tower.settings.heads) for one in read] == wanted

@@ -50,7 +50,8 @@ def test_one_belief_has_one_loss_in_every_space(name: str) -> None:
     alpha, sigma = schedule(t)
     x = alpha * x0 + sigma * noise
     losses = []
-    for kind in PARAMETERIZATIONS:
+    # Tokens have no noise to weigh.
+    for kind in sorted(set(PARAMETERIZATIONS) - {"tokens"}):
         reading = PARAMETERIZATIONS.build({"kind": kind})
         skip, out, _ = reading.coefficients(schedule(t))
         output = (belief - skip * x) / out
