@@ -36,6 +36,17 @@ def _train(steps: int, **changes: Any) -> TrainSettings:
     return TrainSettings(steps=steps, **settings)
 
 
+_SMALL_KL: Config = {
+    "kind": "kl",
+    "latent": 4,
+    "widths": [32, 32, 96],
+    "blocks": 1,
+    "groups": 8,
+    "scaling": "measured",
+    "attend": False,
+}
+
+
 @recipe
 def photos_kl() -> Recipe:
     return autoencoder(
@@ -44,15 +55,7 @@ def photos_kl() -> Recipe:
         "Rombach et al. 2022 (appendix G)",
         data={"kind": "photos", "size": 64},
         held_out=0.1,
-        codec={
-            "kind": "kl",
-            "latent": 4,
-            "widths": [32, 32, 96],
-            "blocks": 1,
-            "groups": 8,
-            "scaling": "measured",
-            "attend": False,
-        },
+        codec=_SMALL_KL,
         objective=AutoencoderSettings(
             latent_weight=1e-3,
             perceptual_weight=0.05,
@@ -73,15 +76,7 @@ def shapes_kl() -> Recipe:
         "Rombach et al. 2022 (appendix G)",
         data={"kind": "shapes", "size": 32, "count": 20_000},
         held_out=0.05,
-        codec={
-            "kind": "kl",
-            "latent": 4,
-            "widths": [32, 32, 96],
-            "blocks": 1,
-            "groups": 8,
-            "scaling": "measured",
-            "attend": False,
-        },
+        codec=_SMALL_KL,
         objective=AutoencoderSettings(
             latent_weight=1e-3,
             perceptual_weight=0.05,
