@@ -144,12 +144,12 @@ FIGURES = {
         "(`fromnoise evaluate runs/shapes-clip`)"
     ),
     "shapes-text": (
-        "held-out loss 0.0273; the first stage of shapes-text-places, which is what is measured: "
-        "3,250 steps of a rate planned for 6,000, 34 minutes of one core"
+        "held-out loss 0.0271; the first stage of shapes-text-places, which is what is measured: "
+        "3,250 steps of a rate planned for 6,000, 55 minutes of one core"
     ),
     "shapes-text-places": (
         "0.65 of the attributes of captions it has seen are right, 0.56 of captions never seen "
-        "(41), 0.78 of pairs left out; guidance 2; 31 minutes of one core (`fromnoise evaluate "
+        "(41), 0.78 of pairs left out; guidance 2; 50 minutes of one core (`fromnoise evaluate "
         "runs/shapes-text-places --samples 600`)"
     ),
     "shapes-clip-noisy": (
