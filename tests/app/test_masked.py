@@ -110,6 +110,9 @@ def test_what_does_not_fit_is_said_before_anything_is_drawn(made: Path, tmp_path
     request = SampleRequest(model=str(made / "tokens"), sampler="dpm++2m", out=str(out))
     with pytest.raises(UsageError, match="maskgit"):
         carry_out("sample", request, Silent())
+    request = SampleRequest(model=str(made / "tokens"), threshold=0.9, out=str(out))
+    with pytest.raises(UsageError, match="draws tokens"):
+        carry_out("sample", request, Silent())
     lost = json.loads((made / "tokens.json").read_text()) | {"codec_from": "runs/nowhere"}
     (tmp_path / "lost.json").write_text(json.dumps(lost))
     with pytest.raises(FileError, match="autoencoder"):

@@ -17,6 +17,7 @@ from fromnoise.encoders.tokenizers import (
     read_vocabulary,
     to_bytes,
 )
+from fromnoise.encoders.wordpieces import WordPieces
 
 MERGES = (
     "t h", "th e</w>", "a n", "an d</w>", "i n", "in g</w>", "c a", "ca t</w>", "ca t", "e r",
@@ -116,11 +117,16 @@ def test_tokenizer_json_is_read_as_the_two_files_are(
 
 def test_a_vocabulary_comes_back_from_its_bytes(folder: Path) -> None:
     vocabulary = read_vocabulary(folder)
-    assert from_bytes(to_bytes(vocabulary)) == vocabulary
+    assert from_bytes(Vocabulary, to_bytes(vocabulary)) == vocabulary
     with pytest.raises(FileError, match="the saved vocabulary"):
-        from_bytes(b"{")
+        from_bytes(Vocabulary, b"{")
     with pytest.raises(FromNoiseError, match="the saved vocabulary"):
-        from_bytes(b'{"signs": {"a": "b"}, "merges": []}')
+        from_bytes(Vocabulary, b'{"signs": {"a": "b"}, "merges": []}')
+
+
+def test_a_vocabulary_of_another_kind_is_refused(folder: Path) -> None:
+    with pytest.raises(FromNoiseError, match="the saved vocabulary: unknown key|is missing"):
+        from_bytes(WordPieces, to_bytes(read_vocabulary(folder)))
 
 
 def test_another_pad_is_read(tmp_path: Path) -> None:

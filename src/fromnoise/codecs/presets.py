@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from fromnoise.codecs.base import CODECS, Codec
-from fromnoise.core.errors import unknown
 
 Config = dict[str, Any]
 
@@ -62,15 +61,6 @@ def build(name: str | Mapping[str, Any], device: str | torch.device | None = Non
     memory. Raises UsageError for an unknown name or kind (with the nearest), or a value it cannot
     take.
     """
-    config: Mapping[str, Any]
-    if isinstance(name, Mapping):
-        config = name
-    elif name in PRESETS:
-        config = PRESETS[name]
-    elif name in CODECS:
-        config = {"kind": name}
-    else:
-        raise unknown("codec", name, [*PRESETS, *CODECS])
     with torch.device("cpu" if device is None else device):
-        codec: Codec = CODECS.build(config)
+        codec: Codec = CODECS.build(CODECS.config_of(name, PRESETS))
     return codec

@@ -14,6 +14,7 @@ from fromnoise.core.errors import UsageError, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=BaseModel)
+Preset = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
 class Settings(BaseModel):
@@ -94,6 +95,22 @@ class Kinds(Mapping[str, Callable[..., Any]]):
             return made
         except ValidationError as error:
             raise UsageError(f"{self.what} {name!r}: {first_fault(error)}") from None
+
+    def config_of(
+        self, name: str | Mapping[str, Any], presets: Mapping[str, Preset]
+    ) -> Mapping[str, Any]:
+        """A configuration by a preset's name or a bare kind; one that is given stays as it is.
+
+        Raises UsageError for a name that is neither, with the nearest of both.
+        """
+        if isinstance(name, Mapping):
+            return name
+        if name in presets:
+            preset = presets[name]
+            return preset() if callable(preset) else preset
+        if name in self:
+            return {"kind": name}
+        raise unknown(self.what, name, [*presets, *self])
 
     def _nested(self, value: Any) -> Any:
         if not (isinstance(value, Mapping) and "kind" in value):

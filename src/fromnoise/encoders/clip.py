@@ -73,7 +73,7 @@ class CLIPText(Reading):
         return self.read_with(to_bytes(vocabulary), vocabulary.size, rows)
 
     def reader(self, data: bytes) -> Tokenizer:
-        return Tokenizer(from_bytes(data))
+        return Tokenizer(from_bytes(Vocabulary, data))
 
     def states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Ids (B, L) → the states a network attends to, and the vector, before weights and fit."""

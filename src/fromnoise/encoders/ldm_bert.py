@@ -8,7 +8,8 @@ from fromnoise.encoders import prompted
 from fromnoise.encoders.base import ENCODERS
 from fromnoise.encoders.prompts import weighted
 from fromnoise.encoders.reading import Reading
-from fromnoise.encoders.wordpieces import WordPieces, WordPieceTokenizer, from_bytes, to_bytes
+from fromnoise.encoders.tokenizers import from_bytes, to_bytes
+from fromnoise.encoders.wordpieces import WordPieces, WordPieceTokenizer
 from fromnoise.layers.transformer import Tower
 
 _STD = 0.02
@@ -64,7 +65,7 @@ class LDMBert(Reading):
         return self.read_with(to_bytes(vocabulary), vocabulary.size, rows)
 
     def reader(self, data: bytes) -> WordPieceTokenizer:
-        return WordPieceTokenizer(from_bytes(data))
+        return WordPieceTokenizer(from_bytes(WordPieces, data))
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, length) → states (B, length, width)."""

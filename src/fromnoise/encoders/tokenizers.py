@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ _WORD = (
 )
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
+S = TypeVar("S", bound=Settings)
 
 
 class Vocabulary(Settings):
@@ -152,16 +153,16 @@ def read_vocabulary(folder: str | Path) -> Vocabulary:
     return vocabulary
 
 
-def to_bytes(vocabulary: Vocabulary) -> bytes:
-    """The vocabulary as bytes, for a buffer that travels with the weights."""
+def to_bytes(vocabulary: Settings) -> bytes:
+    """A vocabulary as bytes, for a buffer that travels with the weights."""
     return json.dumps(vocabulary.model_dump(), separators=(",", ":")).encode()
 
 
-def from_bytes(data: bytes) -> Vocabulary:
-    """The inverse of `to_bytes`. Raises FileError for bytes that are no vocabulary."""
+def from_bytes(kind: type[S], data: bytes) -> S:
+    """The inverse of `to_bytes`. Raises FileError for bytes that are no such vocabulary."""
     from fromnoise.core.strictjson import loads
 
-    return validated(Vocabulary, loads(data, "the saved vocabulary"), "the saved vocabulary")
+    return validated(kind, loads(data, "the saved vocabulary"), "the saved vocabulary")
 
 
 def _whole(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The vocabulary of BERT: words cut into pieces, read from its files and kept as plain data."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,18 +97,6 @@ def read_word_pieces(folder: str | Path) -> WordPieces:
     vocabulary = validated(WordPieces, {"pieces": pieces, "lower": lower}, str(path))
     WordPieceTokenizer(vocabulary)
     return vocabulary
-
-
-def to_bytes(vocabulary: WordPieces) -> bytes:
-    """The vocabulary as bytes, for a buffer that travels with the weights."""
-    return json.dumps(vocabulary.model_dump(), separators=(",", ":")).encode()
-
-
-def from_bytes(data: bytes) -> WordPieces:
-    """The inverse of `to_bytes`. Raises FileError for bytes that are no vocabulary."""
-    from fromnoise.core.strictjson import loads
-
-    return validated(WordPieces, loads(data, "the saved vocabulary"), "the saved vocabulary")
 
 
 def _pieces(path: Path) -> Any:

@@ -20,10 +20,8 @@ from fromnoise.encoders import (
 )
 from fromnoise.encoders.clip_towers import TextTower
 from fromnoise.encoders.clip_vision import MEAN, STD
-from fromnoise.encoders.tokenizers import Vocabulary
-from fromnoise.encoders.tokenizers import from_bytes as vocabulary_from
+from fromnoise.encoders.tokenizers import Vocabulary, from_bytes
 from fromnoise.encoders.wordpieces import WordPieces
-from fromnoise.encoders.wordpieces import from_bytes as pieces_from
 from fromnoise.interop import (
     clip_keys,
     diffusers_nets,
@@ -194,7 +192,7 @@ def _text(encoder: CLIPText, place: Path, end: str, index: Index, cut: bool) -> 
     index[f"text_encoder{end}"] = ["transformers", config["architectures"][0]]
     index[f"tokenizer{end}"] = ["transformers", "CLIPTokenizer"]
     data = encoder.vocabulary.cpu().numpy().tobytes()
-    write_vocabulary(vocabulary_from(data), place / f"tokenizer{end}", encoder.length)
+    write_vocabulary(from_bytes(Vocabulary, data), place / f"tokenizer{end}", encoder.length)
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path, length: int = 77) -> None:
@@ -214,7 +212,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, length: int = 77) -> 
 
 
 def _pieces(encoder: LDMBert, folder: Path) -> None:
-    words: WordPieces = pieces_from(encoder.vocabulary.cpu().numpy().tobytes())
+    words = from_bytes(WordPieces, encoder.vocabulary.cpu().numpy().tobytes())
     folder.mkdir()
     listed = sorted(words.pieces, key=words.pieces.__getitem__)
     write_text(folder / "vocab.txt", "\n".join(listed) + "\n")

@@ -16,6 +16,7 @@ from fromnoise.guidance import Guide, Informed, Named
 from fromnoise.guidance.classifier_free import ALWAYS, checked_interval, checked_rescale
 from fromnoise.guidance.clipping import checked_share
 from fromnoise.model.draw import Draw, Steering
+from fromnoise.processes import Absorbing
 
 if TYPE_CHECKING:
     from fromnoise.model.model import Model
@@ -54,6 +55,8 @@ def steering(model: "Model", asked: Asked, told: Mapping[str, Any], count: int) 
             guide.check(count)
         guide(model.denoiser, model.pictured)
     threshold = asked.threshold
+    if threshold is not None and isinstance(model.denoiser.process, Absorbing):
+        raise UsageError("threshold bounds the values of pictures, and this model draws tokens")
     return Steering(
         scale=scale,
         interval=checked_interval(ALWAYS if asked.interval is None else asked.interval),

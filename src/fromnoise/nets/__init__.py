@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from fromnoise.core.config import Kinds
-from fromnoise.core.errors import unknown
 from fromnoise.layers.blocks import Style
 from fromnoise.nets.base import SELF, Accepts, Network
 from fromnoise.nets.classifier import Classifier
@@ -51,16 +50,8 @@ def build(name: str | Mapping[str, Any], device: str | torch.device | None = Non
     Raises UsageError for an unknown name or kind (with the nearest), an unknown argument, or a
     value it cannot take.
     """
-    if isinstance(name, Mapping):
-        config = name
-    elif name in PRESETS:
-        config = PRESETS[name]()
-    elif name in NETS:
-        config = {"kind": name}
-    else:
-        raise unknown("network", name, [*PRESETS, *NETS])
     with torch.device("cpu" if device is None else device):
-        network: Network = NETS.build(config)
+        network: Network = NETS.build(NETS.config_of(name, PRESETS))
     return network
 
 

@@ -5,8 +5,6 @@ from typing import Any
 from fromnoise.recipes.base import Config, Recipe, recipe
 from fromnoise.training.settings import AutoencoderSettings, TrainSettings
 
-_JUDGE: Config = {"kind": "patch_discriminator", "channels": 32, "layers": 2}
-
 
 def autoencoder(name: str, summary: str, paper: str, channels: int = 3, **choices: Any) -> Recipe:
     """A recipe that trains its codec: it has no network, and no process of its own matters."""
@@ -36,6 +34,18 @@ def _train(steps: int, **changes: Any) -> TrainSettings:
     return TrainSettings(steps=steps, **settings)
 
 
+def _against(weight: float, start: int, latent: float = 1e-3) -> AutoencoderSettings:
+    """The terms of a small autoencoder: a patch GAN of this weight from step `start` on."""
+    return AutoencoderSettings(
+        latent_weight=latent,
+        perceptual_weight=0.05,
+        perceptual_start=300,
+        discriminator={"kind": "patch_discriminator", "channels": 32, "layers": 2},
+        adversarial_weight=weight,
+        adversarial_start=start,
+    )
+
+
 _SMALL_KL: Config = {
     "kind": "kl",
     "latent": 4,
@@ -56,14 +66,7 @@ def photos_kl() -> Recipe:
         data={"kind": "photos", "size": 64},
         held_out=0.1,
         codec=_SMALL_KL,
-        objective=AutoencoderSettings(
-            latent_weight=1e-3,
-            perceptual_weight=0.05,
-            perceptual_start=300,
-            discriminator=_JUDGE,
-            adversarial_weight=0.3,
-            adversarial_start=1600,
-        ),
+        objective=_against(0.3, 1600),
         train=_train(2300),
     )
 
@@ -77,14 +80,7 @@ def shapes_kl() -> Recipe:
         data={"kind": "shapes", "size": 32, "count": 20_000},
         held_out=0.05,
         codec=_SMALL_KL,
-        objective=AutoencoderSettings(
-            latent_weight=1e-3,
-            perceptual_weight=0.05,
-            perceptual_start=300,
-            discriminator=_JUDGE,
-            adversarial_weight=0.1,
-            adversarial_start=2000,
-        ),
+        objective=_against(0.1, 2000),
         train=_train(2500, batch_size=16),
     )
 
@@ -106,13 +102,6 @@ def shapes_vq() -> Recipe:
             "scaling": "measured",
             "attend": False,
         },
-        objective=AutoencoderSettings(
-            latent_weight=1.0,
-            perceptual_weight=0.05,
-            perceptual_start=300,
-            discriminator=_JUDGE,
-            adversarial_weight=0.1,
-            adversarial_start=2000,
-        ),
+        objective=_against(0.1, 2000, latent=1.0),
         train=_train(2500, batch_size=16),
     )
