@@ -20,7 +20,8 @@ from typing import Any
 from torch import Tensor
 
 from fromnoise.app.asked import asked
-from fromnoise.app.evaluate_samples import Subject, reader_of, subject_of
+from fromnoise.app.evaluate_samples import Subject, subject_of
+from fromnoise.app.readers import reader_of
 from fromnoise.app.reporting import Silent
 from fromnoise.app.requests import DataEncodeRequest, TrainRequest
 from fromnoise.app.train import prepare

@@ -75,7 +75,12 @@ def test_training_is_repeatable_and_leaves_the_global_generator_alone(digits):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = train_reader(part, labels, 10, settings=settings)
+    told: list[tuple[int, int]] = []
+    first = train_reader(
+        part, labels, 10, settings=settings, watch=lambda *shown: told.append(shown)
+    )
+    batches = told[-1][1]
+    assert told == [(n, batches) for n in range(1, batches + 1)]
     assert torch.equal(torch.rand(3), expected)
     again = train_reader(part, labels, 10, settings=settings)
     other = train_reader(part, labels, 10, seed=1, settings=settings)

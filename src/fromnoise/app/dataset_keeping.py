@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from fromnoise.app.dataset_asking import Asking, ByCaption, ByClass, Wanted
-from fromnoise.app.evaluate_samples import reader_of, subject_of
+from fromnoise.app.evaluate_samples import subject_of
+from fromnoise.app.readers import reader_of
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import SampleRequest
 from fromnoise.core.errors import UsageError

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise.app.evaluate_samples import Subject, reader_of
+from fromnoise.app.evaluate_samples import Subject
+from fromnoise.app.readers import reader_of
 from fromnoise.app.reconstructions import sheet
 from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Reporter

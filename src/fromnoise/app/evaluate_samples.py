@@ -1,6 +1,5 @@
 """Measure a run by its samples and its likelihood: figures, pictures, one self-contained report."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,14 @@ import torch
 from fromnoise import data
 from fromnoise.app.asked import recipe_of
 from fromnoise.app.evaluate_maps import earlier
+from fromnoise.app.readers import reader_of
 from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import EvaluateRequest
 from fromnoise.app.train import split
 from fromnoise.codecs import Identity
 from fromnoise.core.errors import UsageError
-from fromnoise.core.files import load_tensors, save_tensors, write_bytes, write_json
+from fromnoise.core.files import write_bytes, write_json
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
 from fromnoise.evaluate import (
@@ -35,8 +35,6 @@ from fromnoise.evaluate import (
     measure_labels,
     measure_likelihood,
     measure_tokens,
-    restore,
-    train_reader,
 )
 from fromnoise.explain import film
 from fromnoise.interop.loading import load
@@ -153,33 +151,6 @@ def _samples(
             progress.advance(step.index + 1)
     assert x is not None
     return Samples(subject.model.decode(x), stream.recipe)
-
-
-def reader_of(subject: Subject, reporter: Reporter) -> FeatureNetwork:
-    """The feature network of this data, trained once and kept in the run folder."""
-    weights, card = subject.folder / "reader.safetensors", subject.folder / "reader.json"
-    if weights.exists() and card.exists():
-        tensors, _ = load_tensors(weights)
-        return restore(tensors, json.loads(card.read_text("utf-8")))
-    reporter.say("training the reader (a classifier of real data that the figures are read with)")
-    label = subject.train.label
-    classes = len(subject.model.card.classes)
-    if label is None or classes < 2:
-        # Without classes there is nothing to read: features come from telling data and noise apart.
-        return _two_kinds(subject)
-    reader = train_reader(subject.train.x, label, classes, data=subject.recipe.name)
-    save_tensors(weights, dict(reader.state()), {})
-    write_json(card, dict(reader.card))
-    return reader
-
-
-def _two_kinds(subject: Subject) -> FeatureNetwork:
-    x = subject.train.x
-    generator = torch.Generator().manual_seed(0)
-    noise = x[torch.randperm(len(x), generator=generator)]
-    noise = noise + 0.5 * x.std() * torch.randn(x.shape, generator=generator)
-    label = torch.cat([torch.zeros(len(x)), torch.ones(len(x))]).long()
-    return train_reader(torch.cat([x, noise]), label, 2, data=subject.recipe.name)
 
 
 def _figures(

@@ -7,7 +7,7 @@ own real training half, in seconds: nothing has to be downloaded.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -138,11 +138,13 @@ def train_reader(
     seed: int = 0,
     settings: ReaderSettings | None = None,
     data: str = "data",
+    watch: Callable[[int, int], None] | None = None,
 ) -> FeatureNetwork:
     """Train a classifier on samples x (N, ...) in [−1, 1] with labels (N,), the same every time.
 
     seed: of its weights, order and augmentation; the global generator is left alone.
     data: the name of the data set, for the name of the features.
+    watch: called after each batch with how many were shown, and of how many.
     Raises ShapeError for labels of another number, UsageError for labels outside the classes.
     """
     settings = settings or ReaderSettings()
@@ -151,7 +153,7 @@ def train_reader(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = ReaderNet(tuple(x.shape[1:]), classes, settings)
-        _fit(net, x, label, settings)
+        _fit(net, x, label, settings, watch)
     card = {
         "name": f"{data}-reader-v{VERSION}",
         "version": VERSION,
@@ -183,7 +185,13 @@ def restore(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> FeatureNetw
     return FeatureNetwork(net, card)
 
 
-def _fit(net: ReaderNet, x: Tensor, label: Tensor, settings: ReaderSettings) -> None:
+def _fit(
+    net: ReaderNet,
+    x: Tensor,
+    label: Tensor,
+    settings: ReaderSettings,
+    watch: Callable[[int, int], None] | None,
+) -> None:
     rounds = math.ceil(len(x) / settings.batch)
     epochs = settings.epochs
     if x.ndim == 4:
@@ -193,14 +201,16 @@ def _fit(net: ReaderNet, x: Tensor, label: Tensor, settings: ReaderSettings) -> 
         optimizer, settings.rate, total_steps=epochs * rounds
     )
     net.train()
-    for _ in range(epochs):
-        for index in torch.randperm(len(x)).tensor_split(rounds):
+    for epoch in range(epochs):
+        for step, index in enumerate(torch.randperm(len(x)).tensor_split(rounds), 1):
             picture = _jitter(x[index], settings) if x.ndim == 4 else x[index]
             loss = F.cross_entropy(net(picture), label[index], label_smoothing=0.05)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+            if watch is not None:
+                watch(epoch * rounds + step, epochs * rounds)
     net.eval()
 
 
