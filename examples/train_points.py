@@ -22,6 +22,6 @@ if __name__ == "__main__":
             print(f"step {event.step}: held-out loss {event.validation:.4f}")
 
     model = fn.load("runs/points")
-    samples = model.sample(2000, seed=0)
+    samples = model.sample(2000, seed=0, batch_size=2000)
     samples.sheet().save("points.png")
     print(f"points.png: {len(samples)} points of {model.card.data}")

@@ -1,13 +1,17 @@
 """An autoencoder from the command line: trained, opened, measured, worked behind, encoded once."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import fromnoise as fn
+from fromnoise.app import evaluate_autoencoder
+from fromnoise.app.asked import recipe_of
 from fromnoise.app.reporting import Silent
 from fromnoise.app.requests import (
     DataEncodeRequest,
@@ -15,10 +19,15 @@ from fromnoise.app.requests import (
     SampleRequest,
     TrainRequest,
 )
+from fromnoise.app.train import prepare, split
 from fromnoise.app.verbs import carry_out
 from fromnoise.codecs import KL
 from fromnoise.core.errors import FromNoiseError, UsageError
+from fromnoise.core.images import png_bytes
 from fromnoise.core.tensors import fingerprint
+from fromnoise.data.encoded import write_encoded
+from fromnoise.evaluate import PixelFeatures
+from fromnoise.model import Samples
 from fromnoise.training.metrics import read_metrics
 
 TRAIN = {
@@ -39,6 +48,13 @@ NET = {
     "kind": "unet", "in_channels": 3, "channels": 8, "multipliers": [1, 1], "blocks": 1,
     "style": {"groups": 4},
 }  # fmt: skip
+
+
+class Coarse(PixelFeatures):
+    """Means of a quarter of the side: few features, so that few pictures have a distance."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return super().__call__(torch.nn.functional.avg_pool2d(x, x.shape[-1] // 2))
 
 
 def recipe(folder: Path, name: str, **choices: Any) -> str:
@@ -63,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = str(folder / "ae")
     carry_out("train", TrainRequest(recipe=own, out=out), Silent())
     carry_out("data encode", DataEncodeRequest(run=out), Silent())
-    latent = recipe(folder, "tiny", net=NET, train={**TRAIN, "steps": 6})
+    latent = recipe(folder, "tiny", net=NET, train={**TRAIN, "steps": 6, "sample_every": 0})
     for name, data in (("behind", None), ("encoded", f"{out}/latents.safetensors")):
         request = TrainRequest(recipe=latent, codec=out, data=data, out=str(folder / name))
         carry_out("train", request, Silent())
@@ -83,7 +99,9 @@ def test_the_run_opens_as_a_model_that_reconstructs_and_draws_nothing(made: Path
     assert sorted(p.name for p in (made / "ae" / "samples").iterdir())[-1] == "step-00000006.png"
 
 
-def test_it_is_measured_by_what_comes_back(made: Path) -> None:
+def test_it_is_measured_by_what_comes_back(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What trains a reader has tests of its own; here the distance is that of small pixels.
+    monkeypatch.setattr(evaluate_autoencoder, "reader_of", lambda *_: Coarse())
     carry_out("evaluate", EvaluateRequest(run=str(made / "ae")), Silent())
     found = json.loads((made / "ae" / "evaluation.json").read_text())
     for key in ("psnr", "ssim", "rfid", "latent_std"):
@@ -92,6 +110,61 @@ def test_it_is_measured_by_what_comes_back(made: Path) -> None:
     assert (made / "ae" / "reconstructions.png").stat().st_size > 500
     with pytest.raises(UsageError, match="what comes back"):
         carry_out("evaluate", EvaluateRequest(run=str(made / "ae"), steps=3), Silent())
+
+
+def test_pictures_of_many_sizes_are_learned_and_measured(tmp_path: Path) -> None:
+    """Measured latents and sheets are of one size: a first checkpoint must not fail."""
+    pixels = torch.randint(0, 256, (24, 20, 20, 3), dtype=torch.uint8).numpy()
+    (tmp_path / "mine").mkdir()
+    for i, picture in enumerate(pixels):
+        size = [(20, 20), (28, 14), (14, 28)][i % 3]
+        Image.fromarray(picture).resize(size).save(tmp_path / "mine" / f"{i}.png")
+    sizes = {"kind": "buckets", "side": 16, "divisor": 4}
+    data = {"kind": "folder", "path": str(tmp_path / "mine"), "size": sizes}
+    own = recipe(
+        tmp_path, "many", net={"kind": "nothing"}, codec=CODEC, data=data,
+        objective={"kind": "autoencoder", "perceptual": "none"},
+        train={**TRAIN, "steps": 2, "batch_size": 4},
+    )  # fmt: skip
+    out = tmp_path / "run"
+    assert carry_out("train", TrainRequest(recipe=own, out=str(out)), Silent()) == 0
+    model, whole = fn.load(out), fn.data.load(data)
+    assert isinstance(model.codec, KL) and isinstance(model.codec.scale, torch.Tensor)
+    assert not torch.equal(model.codec.scale, torch.ones(1, 2, 1, 1))
+    assert (out / "samples" / "step-00000002.png").exists()
+    request = DataEncodeRequest(run=str(out))
+    with pytest.raises(UsageError, match="many sizes.*--data"):
+        carry_out("data encode", request, Silent())
+    named = DataEncodeRequest(run=str(out), data=str(tmp_path / "mine"))
+    assert carry_out("data encode", named, Silent()) == 0
+    # The control: pictures of several sizes share no batch.
+    with pytest.raises(UsageError, match="different sizes"):
+        whole.batch(range(3))
+
+
+def test_figures_are_of_pictures_where_training_read_latents(made: Path) -> None:
+    read, behind = (split(recipe_of(made / name)) for name in ("encoded", "behind"))
+    for latents, pictures in zip(read, behind, strict=True):
+        assert torch.equal(latents.batch(range(8)).x, pictures.batch(range(8)).x)
+    # The control: what is trained on are the latents.
+    config = recipe_of(made / "encoded")
+    assert split(config, fn.data.load(config.data))[0].shape == (2, 8, 8)
+
+
+def test_a_sheet_drawn_in_training_warns_of_no_long_run(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fromnoise.model.estimate.LONG", 1e-9)
+    monkeypatch.setattr("fromnoise.app.train._PREVIEWS", 2)
+    run, model = prepare(recipe_of(made / "encoded"), made / "encoded", Silent())
+    assert run.task.preview is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown = run.task.preview()
+    # The control: asked for by hand, it does.
+    with pytest.warns(UserWarning, match="take about"):
+        drawn = model.sample(2, dtype="float32").tensor
+    assert shown == png_bytes(Samples(drawn, {}).sheet(10))
 
 
 def test_a_model_behind_it_stands_alone(made: Path) -> None:
@@ -123,7 +196,7 @@ def test_a_run_goes_on_without_the_autoencoder(made: Path, tmp_path: Path) -> No
     try:
         request = TrainRequest(
             resume=str(made / "behind"),
-            train={**TRAIN, "steps": 6},  # type: ignore[arg-type]
+            train={**TRAIN, "steps": 6, "sample_every": 0},  # type: ignore[arg-type]
         )
         assert carry_out("train", request, Silent()) == 0
         longer = TrainRequest(
@@ -184,6 +257,19 @@ def test_latents_of_another_autoencoder_are_refused(made: Path, tmp_path: Path) 
     )  # fmt: skip
     with pytest.raises(UsageError, match="made by another autoencoder"):
         carry_out("train", request, Silent())
+    # Nor are they taken where the file was made anew by it, after a run has begun.
+    latents = made / "ae" / "latents.safetensors"
+    whole = latents.read_bytes()
+    going_on = TrainRequest(resume=str(made / "encoded"))
+    assert carry_out("train", going_on, Silent()) == 0
+    try:
+        x = fn.data.load(DATA)
+        by = fingerprint(other.codec.state_dict())
+        write_encoded(latents, torch.zeros(len(x), 2, 8, 8), x, "other", by)
+        with pytest.raises(UsageError, match="made by another autoencoder"):
+            carry_out("train", going_on, Silent())
+    finally:
+        latents.write_bytes(whole)
     with pytest.raises(UsageError, match="makes no latents"):
         carry_out("data encode", DataEncodeRequest(run=fn_builtin()), Silent())
 

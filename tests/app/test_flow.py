@@ -14,7 +14,9 @@ from PIL import Image
 
 from fromnoise.cli.main import run
 from fromnoise.core.images import read_png_text, write_png
+from fromnoise.data import Batch
 from fromnoise.evaluate import KEYS
+from fromnoise.training import loop
 
 TRAIN = ["--train.steps", "12", "--train.batch-size", "32", "--train.validate-every", "6"]
 
@@ -122,7 +124,35 @@ def test_points_are_written_as_a_table_and_a_scatter(
     assert not (folder / "evaluation.json").exists()
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, took = tmp_path / "run", loop._Step.__call__
+
+    def interrupted(step: loop._Step, batch: Batch, index: int, of: int) -> object:
+        if index == 3:
+            signal.raise_signal(signal.SIGINT)
+        return took(step, batch, index, of)
+
+    monkeypatch.setattr(loop._Step, "__call__", interrupted)
+    command = ["train", "points-ddpm", "--out", str(folder), "--train.batch-size", "64"]
+    command += ["--train.steps", "6", "--train.checkpoint-every", "0"]
+    assert run(command) == 130
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "give the same command to go on" in said
+    assert _steps(folder) == [1, 2, 3]
+    monkeypatch.undo()
+    assert run(command) == 0
+    assert _steps(folder) == [1, 2, 3, 4, 5, 6]
+
+
+def _steps(folder: Path) -> list[int]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+@pytest.mark.slow
+def test_ctrl_c_from_outside_ends_a_process_of_its_own(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "fromnoise", "train", "points-ddpm", "--out", str(folder)]
     command += ["--train.steps", "3000", "--train.batch-size", "64"]
@@ -136,7 +166,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert child.returncode == 130, err
     assert "Traceback" not in err
     assert "give the same command to go on" in err
-    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    steps = _steps(folder)
     assert steps == list(range(1, len(steps) + 1))
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import fromnoise as fn
+from fromnoise.app.behind import opened
 from fromnoise.app.reporting import Silent
 from fromnoise.app.requests import DataEncodeRequest, EvaluateRequest, SampleRequest, TrainRequest
 from fromnoise.app.verbs import carry_out
-from fromnoise.codecs import Tokens
+from fromnoise.codecs import VQ, Tokens
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.training.metrics import read_metrics
 
@@ -80,6 +81,21 @@ def test_the_model_stands_alone_and_draws_tokens(made: Path) -> None:
     assert torch.equal(drawn, model.decode(steps[-1].x)) and drawn.shape == (3, 3, 16, 16)
     other = model.sample(3, label=2, seed=5, sampler="unmask").tensor
     assert not torch.equal(other, drawn)
+
+
+def test_its_autoencoder_serves_other_models_and_encodes(made: Path, tmp_path: Path) -> None:
+    alone = fn.load(made / "vq").codec
+    assert isinstance(alone, VQ)
+    assert torch.equal(opened(str(made / "tokens")).last, alone.last)
+    out = tmp_path / "latents.safetensors"
+    request = DataEncodeRequest(run=str(made / "tokens"), out=str(out))
+    assert carry_out("data encode", request, Silent()) == 0
+    found, own = fn.data.load({"kind": "encoded", "path": str(out)}), made / "vq"
+    known = fn.data.load({"kind": "encoded", "path": str(own / "latents.safetensors")})
+    assert torch.equal(found.batch(range(60)).x, known.batch(range(60)).x)
+    # The control: codes are not what is encoded.
+    assert found.shape == (4, 8, 8) != fn.load(made / "tokens").codec.latent_shape((3, 16, 16))
+    assert isinstance(alone, VQ)
 
 
 def test_guidance_acts_on_logits(made: Path) -> None:

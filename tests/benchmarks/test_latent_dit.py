@@ -1,5 +1,7 @@
 """The two networks that are compared do as many operations, and the count is the right one."""
 
+import pytest
+
 from benchmarks.latent_dit import operations
 from fromnoise.recipes import get
 from fromnoise.recipes.latent import DIT, UNET
@@ -7,7 +9,9 @@ from fromnoise.recipes.latent import DIT, UNET
 LATENT = (4, 8, 8)
 
 
+@pytest.mark.slow
 def test_both_do_as_many_operations() -> None:
+    """In a training step; docs/latent-diffusion.md holds those of the forward pass."""
     unet, dit = operations(UNET, LATENT), operations(DIT, LATENT)
     assert abs(unet / dit - 1) < 0.05
     # The control: a quarter more channels are not as many.

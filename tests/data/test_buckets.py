@@ -143,6 +143,13 @@ def test_a_bucketed_folder_stays_non_square_through_split_and_loader(tmp_path: P
     assert shapes == {(24, 44), (44, 24), (32, 32)} == {s[2:] for s in _shapes(rest)}
     assert sum(shape[0] for shape in _shapes(rest)) == len(rest) == 9
     assert sum(len(batch) for batch in rest.batches(4, count=5)) == 5
+    # What is taken evenly is of one size, that of most pictures.
+    own = train.groups()
+    assert own is not None
+    for most in (1, 3, 100):
+        chosen = train.spread(most)
+        assert set(own[chosen]) == {np.bincount(own).argmax()} and len(set(chosen)) == len(chosen)
+        assert len(chosen) == min(most, np.bincount(own).max())
 
 
 def _shapes(dataset: data.Dataset) -> list[tuple[int, ...]]:

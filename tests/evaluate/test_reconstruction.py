@@ -44,6 +44,8 @@ def test_structure_is_that_of_scikit_image() -> None:
     assert ssim(x, made).tolist() == pytest.approx(wanted, abs=1e-5)
     assert ssim(x, x).tolist() == pytest.approx([1.0] * 3)
     # Small pictures have a smaller window, and still an answer.
+    many, made = x.repeat(7, 1, 1, 1), made.repeat(7, 1, 1, 1)
+    assert ssim(many, made).tolist() == pytest.approx(wanted * 7, abs=1e-5)  # in parts, as one
     small = ssim(*pictures(8))
     assert torch.isfinite(small).all() and small[0] > small[1] > small[2]
 

@@ -106,7 +106,7 @@ def test_training_learns(scratch: ModuleType, capsys: pytest.CaptureFixture[str]
     net, x0 = scratch.UNet(width=16), scratch.digits()
     assert x0.shape == (1797, 1, 8, 8)
     assert (x0.min().item(), x0.max().item()) == (-1.0, 1.0)
-    scratch.train(net, x0, steps=100, batch=64)
+    scratch.train(net, x0, steps=100, batch=32)
     with torch.no_grad():
         t = torch.randint(scratch.STEPS, (500,), generator=torch.Generator().manual_seed(0))
         value = scratch.loss(net, x0[:500], t, torch.randn_like(x0[:500])).item()

@@ -72,6 +72,11 @@ def test_takes_the_same_steps(
     assert (drawn - expected).abs().max() < tolerance
 
 
+def test_a_least_level_below_all_of_a_schedule_leaves_nothing_out() -> None:
+    raw = {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "scaled_linear"}
+    assert read({**raw, "lambda_min_clipped": -5.1}, "x") == read(raw, "x")
+
+
 def test_spacings_are_told_apart(folder: Path) -> None:
     x = foreign.start()
     drawn = []
@@ -123,6 +128,14 @@ def test_the_network_is_told_whole_indices() -> None:
         ),
         ({"_class_name": "UniPCMultistepScheduler", "use_beta_sigmas": True}, "use_beta_sigmas"),
         ({"_class_name": "DDIMScheduler", "surprise": 3}, "surprise"),
+        (
+            {
+                "_class_name": "DPMSolverMultistepScheduler",
+                "beta_schedule": "squaredcos_cap_v2",
+                "lambda_min_clipped": -5.1,
+            },
+            "lambda_min_clipped -5.1 leaves out times",
+        ),
     ],
 )
 def test_what_is_not_here_is_refused_by_name(raw: dict[str, Any], message: str) -> None:

@@ -14,6 +14,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from fromnoise.core.errors import UsageError
+from fromnoise.core.images import png_bytes
+from fromnoise.model import sheet
 
 OPEN = "import time\nimport torch\nimport fromnoise as fn\nmodel = fn.load('tiny')"
 SAMPLE = "model.sample(4, label=1, seed=7)"
@@ -67,6 +69,7 @@ def picture(png: str) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
+@pytest.mark.slow
 def test_results_show_themselves_and_streams_preview_live(here: Path) -> None:
     run = client(here, OPEN, SAMPLE, LIVE, BARE)
     run.execute()
@@ -127,6 +130,40 @@ async def interrupt_when_shown(run: Watched) -> None:
             break
         await asyncio.sleep(0.05)
     await run.km.interrupt_kernel()
+
+
+class Page:
+    """IPython's `display`, keeping what it is given."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, content: dict[str, Any], raw: bool, display_id: bool) -> "Page":
+        assert raw and display_id
+        self.shown.append(("new", content))
+        return self
+
+    def update(self, content: dict[str, Any], raw: bool) -> None:
+        assert raw
+        self.shown.append(("in its place", content))
+
+
+def test_a_live_stream_shows_its_beliefs_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a notebook is asked for; that it does so is the slow test's."""
+    page = Page()
+    monkeypatch.setattr("fromnoise.model.stream._display", lambda: page)
+    model = tiny()
+    steps = list(model.stream(4, label=1, seed=7, steps=5).live(every=2))
+    assert [step.index for step in steps] == [0, 1, 2, 3, 4]
+    kinds, contents = zip(*page.shown, strict=True)
+    assert kinds == ("new", "in its place", "in its place")
+    assert [c["text/plain"].split(",")[0] for c in contents] == [
+        "step 1 of 5", "step 3 of 5", "step 5 of 5",
+    ]  # fmt: skip
+    for content, x in zip(contents, (steps[0].x0, steps[2].x0, steps[4].x), strict=True):
+        assert content["image/png"] == png_bytes(sheet(model.decode(x)))
+    # The control: the last one is not the belief, nor another step's.
+    assert len({content["image/png"] for content in contents}) == 3
 
 
 def test_outside_a_notebook_there_are_only_the_steps(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The autoencoder's objective: its parts by hand, its weight λ, its phases, resuming."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from training import toy
 
 from fromnoise.codecs import CODECS, Identity
-from fromnoise.core.errors import FileError, UsageError
+from fromnoise.core.errors import FileError, ShapeError, UsageError
 from fromnoise.core.randomness import FixedNoise
 from fromnoise.data import Dataset
 from fromnoise.nets.perceptual import VGG16, Perceptual
@@ -157,6 +158,50 @@ def test_parts_begin_when_they_are_told_to() -> None:
     made.eval()
     with torch.no_grad():
         assert [phase.name for phase in made.phases(batch, draws())] == [AUTOENCODER]
+
+
+def test_what_counts_only_later_is_tried_before_the_first_step() -> None:
+    """Pictures of 8 pixels are too small for the judge of step 1000 and for what looks at 500."""
+    batch = Squares().batch(range(2))
+    later: dict[str, Any] = {"perceptual_start": 500, "adversarial_start": 1000}
+    small = objective(discriminator={**JUDGE, "layers": 3}, **later).eval()
+    looks = objective(**later)
+    looks.perceptual = Perceptual(VGG16())
+    for made, told in ((small, "use fewer layers"), (looks.eval(), "vgg16 takes")):
+        with torch.no_grad():
+            # The control: the phases of the first step know nothing of it.
+            assert len(list(made.phases(batch, draws(2)))) == 1
+            with pytest.raises(ShapeError, match=told):
+                made.rehearse(batch, draws(2))
+    fits = objective(discriminator={**JUDGE, "norm": "batch"}, perceptual="small", **later).eval()
+    before = toy.digest(fits)
+    with torch.no_grad():
+        fits.rehearse(batch, draws(2))
+    assert toy.digest(fits) == before
+
+
+def test_pictures_that_are_no_multiple_of_the_factor_are_refused() -> None:
+    batch = Squares().batch(range(2))
+    odd = replace(batch, x=batch.x[..., :7, :6])
+    assert objective().codec.passage(odd.x, draws(2).noise).made.shape != odd.x.shape
+    with pytest.raises(ShapeError, match="multiple of 2"):
+        objective().eval().rehearse(odd, draws(2))
+    # The control: a picture that is only not square is taken.
+    objective().eval().rehearse(replace(batch, x=batch.x[..., :6]), draws(2))
+
+
+def test_parts_that_leave_out_what_learns_beside_are_refused(tmp_path: Path) -> None:
+    named, whole = "codec.decoder.*", {"perceptual": "small", "discriminator": JUDGE}
+    with pytest.raises(UsageError, match=r"phase seeing.*perceptual"):
+        _run(tmp_path / "a", objective(**whole), parts=named)
+    with pytest.raises(UsageError, match=r"phase discriminator.*discriminator"):
+        _run(tmp_path / "a", objective(**whole), parts=f"{named},perceptual.*")
+    for given, choices in ((f"{named},perceptual.*,discriminator.*", whole), (named, {})):
+        made = objective(**choices)
+        before = toy.digest(made.codec.encoder)  # type: ignore[arg-type]
+        list(_run(tmp_path / f"{len(choices)}", made, parts=given, steps=1).train())
+        assert toy.digest(made.codec.encoder) == before  # type: ignore[arg-type]
+    assert not (tmp_path / "a").exists()
 
 
 def test_spoiled_pictures_are_told_apart_by_what_was_done_to_them() -> None:

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fromnoise.codecs import Codec, Identity, Learned, Tokens
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.tensors import fingerprint
@@ -12,6 +10,7 @@ from fromnoise.data import Dataset
 from fromnoise.data.encoded import Encoded
 from fromnoise.interop.autoencoder import open_autoencoder
 from fromnoise.model import Model
+from fromnoise.model.files import load_model
 from fromnoise.recipes import RECIPES, Recipe
 from fromnoise.training import checkpoint
 
@@ -54,9 +53,15 @@ def opened(source: str) -> Learned:
         makes = place.parent == Path("runs") and place.name in RECIPES and not place.exists()
         advice = f"; `fromnoise train {place.name}` makes it" if makes else ""
         raise FileError(f"the autoencoder cannot be opened: {error}{advice}") from None
+    codec = trained(codec)
     if not isinstance(codec, Learned):
         raise UsageError(f"{source} has a {type(codec).__name__} codec, which makes no latents")
     return codec
+
+
+def trained(codec: Codec) -> Codec:
+    """The codec that was trained: that of the codes, where a model draws codes."""
+    return codec.codec if isinstance(codec, Tokens) else codec
 
 
 def begin(
@@ -81,25 +86,38 @@ def begin(
             f"the latents have {channels} channels and the network of {recipe.name} takes "
             f"{net.in_channels}; set in_channels of the network to {channels}"
         )
-    if recipe.codec_from is None or checkpoint.steps(folder):
+    if recipe.codec_from is None:
+        return []
+    if checkpoint.steps(folder):
+        if isinstance(whole, Encoded):
+            # The file may have been made anew since this run began.
+            own = load_model(checkpoint.latest_model(folder, _quiet)).codec
+            _check_made_by(whole, own, recipe.codec_from)
         return []
     codec = codec or _suited(recipe, opened(recipe.codec_from))
     latent.load_state_dict(codec.state_dict())
-    made_by = codec.codec if isinstance(codec, Tokens) else codec
-    if isinstance(whole, Encoded) and whole.codec != fingerprint(made_by.state_dict()):
-        raise UsageError(
-            f"{whole.name} were made by another autoencoder than {recipe.codec_from}; make them "
-            f"anew with `fromnoise data encode {recipe.codec_from}`"
-        )
+    if isinstance(whole, Encoded):
+        _check_made_by(whole, codec, recipe.codec_from)
     return [f"behind the autoencoder of {recipe.codec_from}: latents of {channels} channels"]
+
+
+def _quiet(text: str) -> None:
+    """What is wrong with a checkpoint is said when it is read to go on from."""
+    del text
+
+
+def _check_made_by(latents: Encoded, codec: Codec, source: str) -> None:
+    if latents.codec != fingerprint(trained(codec).state_dict()):
+        raise UsageError(
+            f"{latents.name} were made by another autoencoder than this run's, {source}; make them "
+            f"anew with `fromnoise data encode {source}`, or begin another run"
+        )
 
 
 def measure(model: Model, dataset: Dataset) -> None:
     """Take the scale of an autoencoder's latents from some of the data it was trained on."""
     if isinstance(model.codec, Learned):
-        count = min(_MEASURED_ON, len(dataset))
-        chosen = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
-        model.codec.measure(dataset.batch(chosen.tolist()).x)
+        model.codec.measure(dataset.batch(dataset.spread(_MEASURED_ON)).x)
 
 
 def _suited(recipe: Recipe, codec: Learned) -> Latent:

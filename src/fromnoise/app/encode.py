@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from fromnoise.app.behind import trained
 from fromnoise.app.making import asked_data, made_of
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import DataEncodeRequest
@@ -23,7 +24,7 @@ def data_encode(request: DataEncodeRequest, reporter: Reporter) -> int:
     The latents are the codec's own of the pictures as they are: scaled, and not drawn at random.
     """
     model = load(request.run)
-    codec = model.codec
+    codec = trained(model.codec)
     if not isinstance(codec, Learned):
         raise UsageError(
             f"{request.run} works on pixels and makes no latents; give the run of an autoencoder, "
@@ -33,6 +34,11 @@ def data_encode(request: DataEncodeRequest, reporter: Reporter) -> int:
     check_file(out)
     dataset = asked_data(model, request.run, request.data)
     dataset = dataset.pictured or dataset
+    if dataset.groups() is not None:
+        raise UsageError(
+            f"the pictures of {dataset.name} have many sizes, and a file holds latents of one; "
+            "name them with --data, and they are brought to that of the model"
+        )
     latents = made_of(dataset, codec.eval().encode, reporter, _BATCH)
     kept = latents.to(torch.bfloat16) if request.half else latents
     write_encoded(out, kept, dataset, model.card.name, fingerprint(dict(codec.state_dict())))

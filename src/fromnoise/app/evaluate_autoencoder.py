@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fromnoise.app.evaluate_samples import Subject
+from fromnoise.app.evaluate_samples import Subject, of_one_size
 from fromnoise.app.readers import reader_of
 from fromnoise.app.reconstructions import sheet
 from fromnoise.app.report import write_report
@@ -40,7 +39,7 @@ def evaluate_autoencoder(
     --samples is the most held-out pictures that are taken there and back.
     """
     model = load(folder)
-    train, held_out = split(recipe)
+    train, held_out = split(recipe, of_one_size(recipe))
     known = _some(held_out, request.samples)
     subject = Subject(folder, recipe, model, _some(train, _READ), known, train.levels)
     parts = torch.split(known.x, _CHUNK)
@@ -83,9 +82,7 @@ def evaluate_autoencoder(
 
 def _some(dataset: Dataset, most: int) -> Labelled:
     """At most so many samples, evenly taken from all."""
-    count = min(most, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
-    batch = dataset.batch(chosen.tolist())
+    batch = dataset.batch(dataset.spread(most))
     return Labelled(batch.x, batch.label)
 
 

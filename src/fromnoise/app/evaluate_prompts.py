@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fromnoise import data
 from fromnoise.app.report import write_report
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import EvaluateRequest
@@ -68,7 +67,7 @@ def evaluate_prompts(
     folder: Path, recipe: Recipe, request: EvaluateRequest, reporter: Reporter
 ) -> int:
     """Carry out `fromnoise evaluate` on a run that draws from text."""
-    train, held_out = split(recipe, data.load(recipe.data))
+    train, held_out = split(recipe)
     judge = judge_of(train)
     if judge is None:
         raise UsageError(

@@ -108,11 +108,11 @@ def subject_of(folder: Path) -> Subject:
     """A run's model and its data, in memory. FileError when the folder holds no run."""
     recipe = recipe_of(folder)
     model = load(folder)
-    train, held_out = split(recipe, _of_one_size(recipe))
+    train, held_out = split(recipe, of_one_size(recipe))
     return Subject(folder, recipe, model, _all(train), _all(held_out), train.levels)
 
 
-def _of_one_size(recipe: Recipe) -> Dataset:
+def of_one_size(recipe: Recipe) -> Dataset:
     """The data of a recipe; pictures of many sizes are all brought to the most nearly square one.
 
     Figures compare sets of pictures, so these must be of one size. The split is the same.

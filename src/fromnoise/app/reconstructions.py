@@ -11,8 +11,11 @@ _COLUMNS = 10
 
 
 def sheet(model: Model, dataset: Dataset, count: int) -> Image.Image:
-    """The first pictures of a data set in rows of ten, each above what comes back of it."""
-    x = dataset.batch(range(min(count, len(dataset)))).x
+    """So many pictures of a data set in rows of ten, each above what comes back of it.
+
+    Of pictures of many sizes those of one are shown.
+    """
+    x = dataset.batch(dataset.spread(count)).x
     made = model.reconstruct(x)
     rows = []
     for first in range(0, len(x), _COLUMNS):

@@ -16,6 +16,7 @@ from fromnoise.app.preview import Preview
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import ExplainRequest, ModelsInfoRequest, SampleRequest, Sampling
 from fromnoise.core import strictjson
+from fromnoise.core.atomic import disk_errors, make_folder
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder
 from fromnoise.core.images import to_pil, write_png
@@ -67,7 +68,8 @@ def sample(request: SampleRequest, reporter: Reporter) -> int:
 def write(drawn: Samples, model: Model, out: Path) -> None:
     """Each picture as a PNG with its recipe, and one sheet; points as one table and a scatter."""
     told = about(model)
-    out.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        make_folder(out)
     if drawn.tensor.ndim == 2:
         buffer = np.ascontiguousarray(drawn.tensor.numpy())
         _write_array(out / "samples.npy", buffer)

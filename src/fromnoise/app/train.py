@@ -29,7 +29,7 @@ from fromnoise.core.files import check_folder
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
 from fromnoise.denoisers import NetworkDenoiser
-from fromnoise.model import Card, Defaults, Model
+from fromnoise.model import Card, Defaults, Model, Samples
 from fromnoise.model.files import write_model
 from fromnoise.recipes import Recipe
 from fromnoise.training import Run, Task
@@ -107,8 +107,10 @@ def prepare(
         if autoencoder:
             return png_bytes(sheet(model, held_out, _PREVIEWS // 2))
         model.refresh()
-        drawn = model.sample(_PREVIEWS, **told, dtype="float32")
-        return png_bytes(drawn.sheet(columns=10))
+        # Not `sample`, which would warn of a long run: nobody asked for this one.
+        stream = model.stream(_PREVIEWS, **told, dtype="float32")
+        drawn = model.decode(samplers.last(stream), "float32")
+        return png_bytes(Samples(drawn, stream.recipe).sheet(columns=10))
 
     def write(path: Path) -> None:
         if autoencoder:
@@ -162,7 +164,7 @@ def _check(
     objective.eval()
     try:
         with torch.no_grad():
-            list(objective.phases(batch, Draws.of_step(0, 0, range(1), 1)))
+            objective.rehearse(batch, Draws.of_step(0, 0, range(1), 1))
     except ShapeError as error:
         if recipe.base is None:
             raise
@@ -190,10 +192,13 @@ def augmentation(recipe: Recipe) -> data.Augment | None:
 def split(recipe: Recipe, whole: Dataset | None = None) -> tuple[Dataset, Dataset]:
     """The training data of a recipe, and the part of the data held out from training.
 
-    whole: the recipe's data, where it has been read already.
+    whole: the recipe's data, where it has been read already. Without, latents in a file count as
+    the pictures they are of: nothing but training is about latents.
     """
-    every = data.load(recipe.data) if whole is None else whole
-    return every.split(recipe.held_out, seed=0)
+    if whole is None:
+        read = data.load(recipe.data)
+        whole = read.pictured or read
+    return whole.split(recipe.held_out, seed=0)
 
 
 def build(recipe: Recipe, dataset: Dataset) -> Model:

@@ -92,6 +92,22 @@ def check_file(path: str | Path) -> Path:
     return target
 
 
+def check_own_file(path: str | Path) -> Path:
+    """As `check_file`, and FileError for a file that is there and was not written here."""
+    target = check_file(path)
+    if target.exists() and not _written_here(target):
+        raise FileError(f"{target} exists and was not written by fromnoise; choose another name")
+    return target
+
+
+def _written_here(path: Path) -> bool:
+    """Whether a file is of tensors and says our format."""
+    try:
+        return _VERSION_KEY in versioned_header(path).metadata
+    except FileError:
+        return False
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))

@@ -127,6 +127,18 @@ class Dataset(ABC):
         given = self.given(chosen)
         return Batch(self.samples(chosen), label, place, self.captions(chosen), given=given)
 
+    def spread(self, most: int) -> list[int]:
+        """At most so many indices for one batch, taken evenly from all.
+
+        Where samples are of several groups, from the largest one.
+        """
+        groups = self.groups()
+        places = np.arange(len(self))
+        if groups is not None:
+            places = np.flatnonzero(groups == np.bincount(groups).argmax())
+        chosen = np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(np.int64)
+        return [int(place) for place in places[chosen]]
+
     def batches(self, size: int, count: int | None = None) -> Iterator[Batch]:
         """The first `count` samples once (all by default), in order, group after group.
 

@@ -72,6 +72,11 @@ class Encoder(nn.Module, ABC):
         del space
         return raw
 
+    def sides(self, raw: Any) -> tuple[int, int] | None:
+        """Height and width of what is diffused that an input asks for; None where any will do."""
+        del raw
+        return None
+
     def shaped(
         self, name: str, raw: Any, space: Sequence[int], coder: "Coder | None" = None
     ) -> Any:

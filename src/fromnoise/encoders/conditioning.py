@@ -117,6 +117,10 @@ class Conditioning(nn.Module):
         """One input over a run: (until and with this step, counted from 1; input)."""
         return self._encoder(name).schedule(raw, steps)
 
+    def sides(self, name: str, raw: Any) -> tuple[int, int] | None:
+        """Height and width of what is diffused that an input asks for; None where any will do."""
+        return None if raw is None else self._encoder(name).sides(raw)
+
     def drawn(
         self, raw: Mapping[str, Any], noise: Noise, x: Tensor | None = None
     ) -> dict[str, Any]:

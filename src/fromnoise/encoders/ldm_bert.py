@@ -74,4 +74,4 @@ class LDMBert(Reading):
 
     def run(self, rows: prompted.Rows) -> prompted.Told:
         device = self.position.device
-        return prompted.Told(weighted(self(rows.ids.to(device)), rows.weights.to(device)))
+        return prompted.Told(weighted(self(rows.ids.to(device)), rows.weights))

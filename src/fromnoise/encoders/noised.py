@@ -28,6 +28,7 @@ class Noised(Planes):
     poor picture has of faults; the more, the freer the network is. It is told in both halves of
     guidance. Raw input: a picture, a path, or (channels, h, w) in [−1, 1], or a mapping of
     "picture", "level" (k, a whole number from 0 to `most`) and "noise" (ε, which `drawn` adds).
+    It asks for samples of its own size; for others it is brought to theirs.
 
     schedule: of that noise, discrete. levels: how many the network knows. level: k where none is
     given. Raises UsageError without a picture, or for a level out of range.
@@ -56,6 +57,15 @@ class Noised(Planes):
         if isinstance(raw, Mapping):
             return {**raw, "picture": self.opened(raw.get("picture"), space)}
         return opened_pictures(raw, space, lambda one: read_picture(one, self.width))
+
+    def sides(self, raw: Any) -> tuple[int, int] | None:
+        picture = raw.get("picture") if isinstance(raw, Mapping) else raw
+        if isinstance(picture, list | tuple) and picture:
+            picture = picture[0]
+        read = opened_pictures(picture, (), lambda one: read_picture(one, self.width))
+        if not isinstance(read, Tensor) or read.ndim < 3:
+            return None
+        return (read.shape[-2], read.shape[-1])
 
     def shaped(self, name: str, raw: Any, space: Sequence[int], coder: Coder | None = None) -> Any:
         parts = dict(raw) if isinstance(raw, Mapping) else {"picture": raw}

@@ -10,8 +10,8 @@ from fromnoise.codecs import Identity
 from fromnoise.codecs.base import Learned
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import (
-    check_file,
     check_folder,
+    check_own_file,
     load_tensors,
     read_header,
     save_tensors,
@@ -231,13 +231,13 @@ def write_target(opened: Opened, to: str, out: Path, report: Report, half: bool 
         order = opened.published.order if opened.published else "legacy"
         state = foreign.to_foreign(opened.network, _PROGRAMS[to], order)
         mark = {_ORDER: order} if to == "guided-diffusion" else {}
-        save_tensors(check_file(out), state, {**about, **mark})
+        save_tensors(check_own_file(out), state, {**about, **mark})
     elif to == "fromnoise":
         opened.whole().save(check_folder(out), half)
     elif to == _SINGLE:
-        report.notes += export_single(opened.whole(), check_file(out), about)
+        report.notes += export_single(opened.whole(), check_own_file(out), about)
     elif to == "network":
-        save_network(check_file(out), opened.network, about)
+        save_network(check_own_file(out), opened.network, about)
     else:
         report.notes += _FOLDERS[to](opened.whole(), check_folder(out))
     report.written = True

@@ -4,6 +4,7 @@ What diffusers keeps in one scheduler are four things here: the schedule of the 
 network's output means, the sampler, and the times it visits.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from fromnoise.interop.diffusers_nets import Config, checked
 from fromnoise.model import Defaults
 from fromnoise.processes import Gaussian
 from fromnoise.samplers import SAMPLERS
-from fromnoise.schedules import DiscreteSchedule
+from fromnoise.schedules import SCHEDULES, DiscreteSchedule
 
 _Beta = Annotated[float, Field(gt=0, le=1)]
 _SIGMA_MIN = "sigma_min"
@@ -67,7 +68,7 @@ class SchedulerSettings(Settings):
     timestep_type: Literal["discrete"] = "discrete"
     sigma_min: None = None
     sigma_max: None = None
-    lambda_min_clipped: Any = None
+    lambda_min_clipped: Annotated[float, Field(allow_inf_nan=True)] | None = None
     # Of files written by the first versions.
     tensor_format: str | None = None
 
@@ -174,10 +175,13 @@ def read(raw: Mapping[str, Any], where: str) -> Reading:
         given = ", ".join(f"{key} {getattr(them, key)!r}" for key in kind.options)
         raise FileError(f"{where}: there is no sampler for {name} with {given}")
     steps = them.num_train_timesteps
+    schedule = _schedule(them, kind, where)
+    if kind.short:
+        _check_range(them, schedule, where)
     grid, options = _grid(them, kind)
     clip = kind.clips and them.clip_sample is not False
     return Reading(
-        {"kind": "gaussian", "schedule": _schedule(them, kind, where)},
+        {"kind": "gaussian", "schedule": schedule},
         {
             "kind": _PREDICTIONS[them.prediction_type],
             "clock": "index",
@@ -212,6 +216,19 @@ def _schedule(them: SchedulerSettings, kind: Kind, where: str) -> Config:
     if them.rescale_betas_zero_snr:
         return {"kind": "zero_terminal_snr", "schedule": schedule}
     return schedule
+
+
+def _check_range(them: SchedulerSettings, schedule: Config, where: str) -> None:
+    """FileError where the grid would leave out the noisiest times, as no grid here does."""
+    least = them.lambda_min_clipped
+    if least is None or not math.isfinite(least):
+        return
+    alpha, sigma = SCHEDULES.build(schedule).at(1.0)
+    if alpha < sigma * math.exp(least):
+        raise FileError(
+            f"{where}: lambda_min_clipped {least:g} leaves out times of this schedule, which is "
+            "not read; null takes all of them"
+        )
 
 
 def _grid(them: SchedulerSettings, kind: Kind) -> tuple[str, Config]:

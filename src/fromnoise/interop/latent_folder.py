@@ -5,7 +5,7 @@ from what the network takes. A safety checker is passed over: none is ever neede
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fromnoise.interop.diffusers_folder import AUTOENCODER, CONFIG, INDEX, SCHED
 from fromnoise.interop.diffusers_nets import Config, unet
 from fromnoise.interop.latent_model import Parts, assembled
 from fromnoise.interop.ldm_bert_keys import open_bert
+from fromnoise.interop.shelf import FAMILIES
 from fromnoise.model import Model
 from fromnoise.model.files import fill
 from fromnoise.nets import Network, UNet
@@ -40,40 +41,34 @@ _FIRST_RIGHT = (0, 9)
 class Pipeline:
     """One class of pipelines.
 
-    family: its name among people. guidance: its default. corrected: whether it sets `steps_offset`
-    to 1 and `clip_sample` to false, whatever the scheduler's file says. codec: its autoencoder's
-    name. needed: its other parts.
+    guidance: its default. corrected: what it sets of its scheduler, whatever the file says. codec:
+    its autoencoder's name. needed: its other parts.
     """
 
-    family: str
     guidance: float = 7.5
-    corrected: bool = False
+    corrected: Config = field(default_factory=dict)
     codec: str = "vae"
     needed: tuple[str, ...] = ("text_encoder", "tokenizer")
 
 
 _PLAIN = "Stable Diffusion"
 _XL = ("text_encoder_2", "tokenizer_2")
+# What a pipeline's own code sets, whatever the scheduler's file says.
+_SET: Config = {"steps_offset": 1, "clip_sample": False}
 PIPELINES = {
-    "StableDiffusionPipeline": Pipeline("Stable Diffusion", corrected=True),
-    "StableDiffusionImg2ImgPipeline": Pipeline("Stable Diffusion", corrected=True),
-    "StableDiffusionInpaintPipeline": Pipeline("Stable Diffusion inpainting", corrected=True),
-    "StableDiffusionDepth2ImgPipeline": Pipeline("Stable Diffusion depth"),
+    "StableDiffusionPipeline": Pipeline(corrected=_SET),
+    "StableDiffusionImg2ImgPipeline": Pipeline(corrected=_SET),
+    "StableDiffusionInpaintPipeline": Pipeline(corrected={**_SET, "skip_prk_steps": True}),
+    "StableDiffusionDepth2ImgPipeline": Pipeline(),
     "StableDiffusionUpscalePipeline": Pipeline(
-        "Stable Diffusion x4 upscaler",
-        9.0,
-        needed=("text_encoder", "tokenizer", "low_res_scheduler"),
+        9.0, needed=("text_encoder", "tokenizer", "low_res_scheduler")
     ),
-    "StableDiffusionImageVariationPipeline": Pipeline(
-        "Stable Diffusion image variations", needed=("image_encoder",)
-    ),
-    "StableDiffusionXLPipeline": Pipeline("Stable Diffusion XL", 5.0, needed=_XL),
-    "StableDiffusionXLImg2ImgPipeline": Pipeline("Stable Diffusion XL", 5.0, needed=_XL),
-    "StableDiffusionXLInpaintPipeline": Pipeline("Stable Diffusion XL inpainting", needed=_XL),
-    "LDMTextToImagePipeline": Pipeline(
-        "latent diffusion, text", 1.0, codec="vqvae", needed=("bert", "tokenizer")
-    ),
-    "LDMPipeline": Pipeline("latent diffusion", 1.0, codec="vqvae", needed=()),
+    "StableDiffusionImageVariationPipeline": Pipeline(needed=("image_encoder",)),
+    "StableDiffusionXLPipeline": Pipeline(5.0, needed=_XL),
+    "StableDiffusionXLImg2ImgPipeline": Pipeline(5.0, needed=_XL),
+    "StableDiffusionXLInpaintPipeline": Pipeline(needed=_XL),
+    "LDMTextToImagePipeline": Pipeline(1.0, codec="vqvae", needed=("bert", "tokenizer")),
+    "LDMPipeline": Pipeline(1.0, codec="vqvae", needed=()),
 }
 """The classes that are read, by name."""
 
@@ -111,7 +106,7 @@ def open_latent(folder: Path) -> Model:
         low_res,
         str(depths) if present(index, "depth_estimator") else None,
     )
-    return assembled(parts, _family(pipeline, parts), folder)
+    return assembled(parts, _family(FAMILIES[name], parts), folder)
 
 
 _PASSED_OVER = ("safety_checker", "feature_extractor", "watermark", "watermarker")
@@ -196,7 +191,7 @@ def _reads(folder: Path, index: Mapping[str, Any]) -> dict[str, Encoder]:
 
 def _scheduler(folder: Path, pipeline: Pipeline) -> Config:
     raw = diffusers_folder.json_object(folder / "scheduler" / SCHEDULER)
-    return {**raw, "steps_offset": 1, "clip_sample": False} if pipeline.corrected else raw
+    return {**raw, **pipeline.corrected}
 
 
 def _low_res(folder: Path, index: Mapping[str, Any]) -> tuple[DiscreteSchedule, int]:
@@ -209,11 +204,11 @@ def _low_res(folder: Path, index: Mapping[str, Any]) -> tuple[DiscreteSchedule, 
     return schedule, most
 
 
-def _family(pipeline: Pipeline, parts: Parts) -> str:
+def _family(name: str, parts: Parts) -> str:
     """What people call it, the generation told by the width of its tokens."""
     if parts.net.accepts.vector.get("sizes") == 5:
-        return f"{pipeline.family} refiner"
-    if " XL" in pipeline.family or " x4" in pipeline.family:
-        return pipeline.family
+        return f"{name} refiner"
+    if " XL" in name or " x4" in name:
+        return name
     generation = {768: " 1", 1024: " 2"}.get(parts.net.accepts.tokens or 0, "")
-    return pipeline.family.replace(_PLAIN, _PLAIN + generation, 1)
+    return name.replace(_PLAIN, _PLAIN + generation, 1)

@@ -19,14 +19,21 @@ PARTIAL = ".part"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_CARD = 2**20
-_FAMILIES = {
+FAMILIES = {
     "StableDiffusionPipeline": "Stable Diffusion",
+    "StableDiffusionImg2ImgPipeline": "Stable Diffusion",
+    "StableDiffusionInpaintPipeline": "Stable Diffusion inpainting",
+    "StableDiffusionDepth2ImgPipeline": "Stable Diffusion depth",
+    "StableDiffusionUpscalePipeline": "Stable Diffusion x4 upscaler",
+    "StableDiffusionImageVariationPipeline": "Stable Diffusion image variations",
     "StableDiffusionXLPipeline": "Stable Diffusion XL",
-    "LDMPipeline": "latent diffusion",
+    "StableDiffusionXLImg2ImgPipeline": "Stable Diffusion XL",
+    "StableDiffusionXLInpaintPipeline": "Stable Diffusion XL inpainting",
     "LDMTextToImagePipeline": "latent diffusion, text",
+    "LDMPipeline": "latent diffusion",
     "DiTPipeline": "DiT",
 }
-"""Pipelines whose own name says less than another; the others keep theirs."""
+"""Pipelines by their class, as people call them; other classes keep their name."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def family(path: Path) -> str:
     """What kind of model a folder holds, in a few words."""
     index = _json(path / "model_index.json").get("_class_name")
     if index:
-        return _FAMILIES.get(str(index), str(index).removesuffix("Pipeline"))
+        return FAMILIES.get(str(index), str(index).removesuffix("Pipeline"))
     config = _json(path / "config.json")
     if config.get("_class_name") or config.get("model_type"):
         return str(config.get("_class_name") or config.get("model_type"))

@@ -1,7 +1,7 @@
 """Opening a whole Stable Diffusion in one file, as CompVis and Stability laid it out.
 
 Such a file says no configuration: what it is follows from its names and shapes. What a network
-predicts does not; a configuration in YAML beside the file may say it.
+predicts does not; see `single_said`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from fromnoise.codecs import CODECS
 from fromnoise.core.errors import FileError
 from fromnoise.core.files import read_header, refuse_pickle
 from fromnoise.encoders import CLIPText, Encoder, JoinedCLIP
-from fromnoise.interop import clip_single, compvis_autoencoder, compvis_unet
+from fromnoise.interop import clip_single, compvis_autoencoder, compvis_unet, single_said
 from fromnoise.interop.clip_single import Place
 from fromnoise.interop.diffusers_folder import built, file_tensors
 from fromnoise.interop.diffusers_nets import Config
@@ -68,12 +68,16 @@ class Family:
 
 @dataclass(frozen=True)
 class Found:
-    """A file that holds a whole model: its family, and the shapes of its weights on meta."""
+    """A file that holds a whole model: its family, and the shapes of its weights on meta.
+
+    scheduler: that of its family, changed by what the file itself says.
+    """
 
     path: Path
     family: Family
     shapes: Mapping[str, Tensor]
     net: Config
+    scheduler: Config
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,16 +90,17 @@ def open_single(path: Path) -> Model:
     """The model of one file: Stable Diffusion 1, 2, inpainting, depth, ×4, XL or its refiner.
 
     A YAML of the same name beside it is read for what the network predicts, the betas and the scale
-    of latents. Without one, a plain Stable Diffusion 2 is taken to predict v, as its 768 does.
+    of latents, else what the file says of that (`single_said.marked`). Without either, a plain
+    Stable Diffusion 2 is taken to predict v, as its 768 does.
     Raises FileError for a file that holds a part only, is damaged, cut short, a pickle, or of
     another kind, and where there is no vocabulary for its prompts.
     """
     refuse_pickle(path)
     found = recognised(path)
     where, family = str(path), found.family
-    said = _said(path)
+    said = single_said.beside(path)
     codec_shapes = compvis_autoencoder.autoencoder_weights(found.shapes, where)
-    scaling = float(said.get("scale_factor", family.scaling))
+    scaling = family.scaling if said.scale_factor is None else said.scale_factor
     codec_config = compvis_autoencoder.autoencoder_config(codec_shapes, where, scaling)
     net: UNet = built(found.net, where)
     codec = built(codec_config, where, CODECS)
@@ -113,8 +118,10 @@ def open_single(path: Path) -> Model:
         clip_single.fill_text(encoder, tensors, place)
         encoder.set_vocabulary(vocabulary)
     del tensors, state
-    scheduler = family.scheduler | _scheduled(said)
-    size = 96 if family.size == 64 and scheduler.get("prediction_type") == _V else family.size
+    scheduler = found.scheduler | single_said.scheduled(said)
+    # Of the published, those of v are the larger ones.
+    wide = family.texts == (clip_single.SD2,) and family.size == 64
+    size = 96 if wide and scheduler.get("prediction_type") == _V else family.size
     low_res = scaled_linear(1000, **_UPSCALER), _LOW_RES_MOST
     parts = Parts(
         net, (size, size), codec, _reads(texts, family), scheduler, family.guidance, low_res
@@ -140,7 +147,8 @@ def recognised(path: Path) -> Found:
             )
     net = compvis_unet.unet_config(compvis_unet.unet_weights(shapes, where), where)
     family = _family(shapes, Accepts.model_validate(net["accepts"]), path)
-    return Found(path, family, shapes, net, header.metadata)
+    scheduler = family.scheduler | single_said.marked(shapes, header.metadata, where)
+    return Found(path, family, shapes, net, scheduler, header.metadata)
 
 
 def _family(shapes: Mapping[str, Tensor], accepts: Accepts, path: Path) -> Family:
@@ -223,34 +231,3 @@ def _reads(texts: Sequence[CLIPText], family: Family) -> dict[str, Encoder]:
         second = texts[1] if len(texts) > 1 else None
         return {"prompt": JoinedCLIP(texts[0], second, zeros=family.zeros)}
     return {"prompt": texts[0]}
-
-
-def _said(path: Path) -> dict[str, Any]:
-    """model.params of the YAML beside a file; an empty table where there is none."""
-    import yaml
-
-    beside = path.with_suffix(".yaml")
-    if not beside.is_file():
-        return {}
-    try:
-        raw = yaml.safe_load(beside.read_text(encoding="utf-8"))
-        params = raw["model"]["params"]
-        return {key: params[key] for key in _READ if key in params}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, KeyError, TypeError) as e:
-        raise FileError(f"{beside} is no configuration with model: params: ({e})") from None
-
-
-_READ = ("parameterization", "linear_start", "linear_end", "timesteps", "scale_factor")
-_PREDICTS = {"eps": "epsilon", "v": _V, "x0": "sample"}
-
-
-def _scheduled(said: Mapping[str, Any]) -> Config:
-    """What a configuration says of the scheduler, in its words."""
-    names = {"linear_start": "beta_start", "linear_end": "beta_end"}
-    names["timesteps"] = "num_train_timesteps"
-    told = {theirs: said[name] for name, theirs in names.items() if name in said}
-    if "parameterization" in said:
-        if said["parameterization"] not in _PREDICTS:
-            raise FileError(f"parameterization {said['parameterization']!r} is not eps, v or x0")
-        told["prediction_type"] = _PREDICTS[said["parameterization"]]
-    return told

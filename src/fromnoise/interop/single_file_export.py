@@ -5,21 +5,32 @@ from pathlib import Path
 from torch import Tensor
 
 from fromnoise.codecs import KL
-from fromnoise.core.errors import UsageError
-from fromnoise.core.files import check_file, save_tensors
+from fromnoise.core.errors import FileError, UsageError
+from fromnoise.core.files import check_own_file, save_tensors
 from fromnoise.encoders import CLIPText, JoinedCLIP
-from fromnoise.interop import clip_keys, clip_single, compvis_autoencoder, compvis_unet
+from fromnoise.interop import (
+    clip_keys,
+    clip_single,
+    compvis_autoencoder,
+    compvis_unet,
+    diffusers_schedulers,
+    single_said,
+)
 from fromnoise.interop.clip_single import Place
-from fromnoise.interop.single_file import SKIPPED
+from fromnoise.interop.diffusers_folder import built
+from fromnoise.interop.single_file import SKIPPED, recognised
 from fromnoise.model import Model
 from fromnoise.nets import UNet
+from fromnoise.parameterizations import PARAMETERIZATIONS
+from fromnoise.processes import PROCESSES
 
 
 def export_single(model: Model, path: Path, about: dict[str, str]) -> list[str]:
     """Write the weights of a model as one safetensors file; what a user should know is returned.
 
-    Numbers and types stay, bit for bit. The vocabulary, the schedule and what the network predicts
-    are not in such a file. about: texts for its metadata.
+    Numbers and types stay, bit for bit. What the network predicts is said in the metadata; the
+    vocabulary and the schedule are not in such a file. What it would be taken for otherwise, when
+    it is opened again, is noted. about: texts for its metadata.
     Raises UsageError for a model that is none of Stable Diffusion's; nothing is written then.
     """
     net, codec = model.denoiser.net, model.codec
@@ -35,13 +46,36 @@ def export_single(model: Model, path: Path, about: dict[str, str]) -> list[str]:
     for encoder, place in _texts(read):
         state |= _text(encoder, place)
         used |= place.skipped and not encoder.skip
-    save_tensors(check_file(path), state, about | ({SKIPPED: "used"} if used else {}))
-    notes = [
+    kind = model.denoiser.parameterization.config["kind"]  # type: ignore[attr-defined]
+    about = about | single_said.marks(kind) | ({SKIPPED: "used"} if used else {})
+    save_tensors(check_own_file(path), state, about)
+    words = (
         "prompts are read by CLIP's vocabulary, which such a file does not hold: keep vocab.json "
         "and merges.txt beside it"
-    ]
-    kind = model.denoiser.parameterization.config["kind"]  # type: ignore[attr-defined]
-    if kind != "eps":
+    )
+    return [words, *_otherwise(model, path)]
+
+
+def _otherwise(model: Model, path: Path) -> list[str]:
+    """What is not the same when the file is opened again, because such files do not say it."""
+    denoiser = model.denoiser
+    try:
+        found = recognised(path)
+        net = built(found.net, str(path))
+        read = diffusers_schedulers.read(found.scheduler, str(path))
+    except FileError as error:
+        return [f"it does not open again as one file: {error}"]
+    notes = []
+    if net.config != denoiser.net.config:
+        notes.append("its network has heads or norm groups that such a file does not say")
+    if PROCESSES.build(read.process).config != denoiser.process.config:
+        notes.append(
+            "its schedule is not the published one, which such a file does not say; a YAML of the "
+            "same name may say linear betas of their square roots, model: {params: {linear_start: "
+            "…, linear_end: …, timesteps: …}}"
+        )
+    if PARAMETERIZATIONS.build(read.parameterization) != denoiser.parameterization:
+        kind = denoiser.parameterization.config["kind"]  # type: ignore[attr-defined]
         notes.append(
             f"what the network predicts is {kind}, which such a file does not say; a YAML of the "
             f"same name may: model: {{params: {{parameterization: {kind}}}}}"

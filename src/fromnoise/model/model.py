@@ -28,7 +28,7 @@ from fromnoise.model.draw import Draw, grid_in_name, large, precision, whole
 from fromnoise.model.estimate import watched
 from fromnoise.model.hires import Hires, Passes
 from fromnoise.model.samples import Samples
-from fromnoise.model.sizes import checked_shape
+from fromnoise.model.sizes import asked_by, checked_shape
 from fromnoise.model.skipping import skipping
 from fromnoise.model.steering import Asked, away_from, listed, recorded, steering, told_each
 from fromnoise.model.stream import Stream
@@ -162,7 +162,8 @@ class Model:
         read from, 1 being the last; its own by default.
         batch_size: the batch the network is run at; the last one is padded to it, so that a
         sample can be repeated bit for bit. dtype: "auto" (bfloat16 where that is faster),
-        "float32" (exact), "bfloat16" or "float64". shape: of one sample, where it may vary.
+        "float32" (exact), "bfloat16" or "float64". shape: of one sample, where it may vary; by
+        default what an input asks for (a picture to enlarge), else the model's own.
         A run that will take a minute or more says so with a warning, and what would be quicker.
         Raises UsageError for anything unknown to this model.
         """
@@ -219,6 +220,7 @@ class Model:
         rule, name = self._sampler(sampler, eta)
         asked_steps = self.defaults.steps if steps is None else steps
         times = self._grid(grid, asked_steps)
+        shape = asked_by(self, inputs) if shape is None else shape
         begun = begin.beginning(self, image, strength, shape, count)
         if start is not None:
             begin.check_start(start, begun)

@@ -1,7 +1,8 @@
 """Which sizes of pictures a model draws, and what to say of those it does not."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from fromnoise.core.errors import ShapeError, UsageError
 
@@ -53,6 +54,21 @@ def shape_for(model: "Model", width: int, height: int) -> Shape:
     scale = math.sqrt(own_height * own_width / (height * width))
     sides = (max(step, round(side * scale / step) * step) for side in (height, width))
     return (channels, *sides)
+
+
+def asked_by(model: "Model", inputs: Mapping[str, Any] | None) -> Shape | None:
+    """The shape that one of the inputs asks for, as near as the model can draw; None for its own.
+
+    A picture that is enlarged is not stretched, and none of it is lost first.
+    """
+    model.conditioning.check(inputs or {})
+    asked = (model.conditioning.sides(name, raw) for name, raw in (inputs or {}).items())
+    latent = next((sides for sides in asked if sides is not None), None)
+    if latent is None or model.denoiser.net.only is not None:
+        return None
+    divisor = model.denoiser.net.divisor
+    sides = (max(divisor, round(side / divisor) * divisor) for side in latent)
+    return (model.shape[0], *(model.codec.factor * side for side in sides))
 
 
 def enlarged(model: "Model", shape: Shape, scale: float) -> Shape:

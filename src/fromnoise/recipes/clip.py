@@ -87,7 +87,9 @@ def shapes_clip_noisy() -> Recipe:
         "The same of noisy scenes, told how noisy: it guides other models to a text.",
         "Radford et al. 2021 (CLIP); Nichol et al. 2021 (GLIDE, section 2.4)",
         noisy=True,
-        steps=1900,
+        steps=900,
+        optimizer="muon",
+        learning_rate=2e-3,
     )
 
 

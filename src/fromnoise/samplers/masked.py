@@ -75,7 +75,8 @@ class UnmaskInOrder(Sampler):
         here, there = bound.process.share(torch.tensor([t, s], dtype=torch.float64)).tolist()
         masked = hidden(x).flatten(1)
         left = masked.sum(1)
-        whole = left / here if state is None else state
+        # In float64: 1 of 49 times 49 is less than 1 in float32, and two would be shown at once.
+        whole = left.double() / here if state is None else state
         prediction = ask(bound, x, t)
         tokens, certainty = drawn(belief_of(prediction, x), x, noise)
         score = self._score(certainty, s, noise).flatten(1)

@@ -71,8 +71,18 @@ class Reconstruction(Objective):
         """Let the codec begin where the data is."""
         self.codec.start(x[:256], seed)
 
+    def rehearse(self, batch: Samples, draws: Draws) -> None:
+        """Also what begins to count only later, after hours perhaps."""
+        super().rehearse(batch, draws)
+        if self.perceptual is not None:
+            self.perceptual(batch.x, batch.x)
+        if self.discriminator is not None:
+            self.judged(self.discriminator, batch.x)
+
     def phases(self, batch: Samples, draws: Draws) -> Iterator[Phase]:
         x = batch.x.to(next(self.codec.parameters()).device)
+        # A size that is no multiple of the factor is refused here: another would come back.
+        self.codec.latent_shape(tuple(x.shape[1:]))
         taken = int(self.taken)
         eye = self._learning(taken)
         if eye is not None:

@@ -120,6 +120,14 @@ class Objective(nn.Module, ABC):
         All randomness that should not depend on how the step is split comes from `draws`.
         """
 
+    def rehearse(self, batch: Samples, draws: Draws) -> None:
+        """Compute on a batch all that training will, to find what cannot be before it begins.
+
+        Called in evaluation mode and without gradients.
+        """
+        for _ in self.phases(batch, draws):
+            pass
+
     def prepare(self, x: Tensor, seed: int) -> None:
         """Called once before the first step with some of the training data (M, ...)."""
         del x, seed

@@ -28,7 +28,7 @@ from fromnoise.training.loop import Event, held_out_loss, train, within_memory
 from fromnoise.training.metrics import Metrics
 from fromnoise.training.objective import Objective
 from fromnoise.training.optimizers import Optimization
-from fromnoise.training.parameters import train_only
+from fromnoise.training.parameters import parts, train_only
 from fromnoise.training.ranks import Ranks, join
 from fromnoise.training.settings import FREE, LENGTH, TrainSettings
 from fromnoise.training.signals import Interrupts, Stopped
@@ -84,7 +84,9 @@ class Run:
         self._complete = complete or _with_settings
         self._interrupts = Interrupts()
         self.steps = self.settings.total(len(task.data))
+        groups = task.objective.groups()
         self.trained = train_only(task.objective, self.settings.parts)
+        _none_left_out(groups, task.objective.groups(), self.settings.parts)
 
     def stop(self) -> None:
         """Ask for a stop after the step under way: it is saved, and `train` raises Stopped."""
@@ -306,6 +308,18 @@ class _Work:
     def asked(self) -> int | None:
         """The signal that any process received; all of them stop after the same step."""
         return self.ranks.largest(self.run._interrupts.asked or 0) or None
+
+
+def _none_left_out(
+    before: Mapping[str, list[Any]], after: Mapping[str, list[Any]], named: str
+) -> None:
+    """UsageError where the parts that were named leave a phase of training with no parameter."""
+    for group, parameters in before.items():
+        if parameters and not after.get(group):
+            own = ", ".join(parts(name for name, _ in parameters))
+            raise UsageError(
+                f"{named} leaves nothing to train in the phase {group}; name some of {own} as well"
+            )
 
 
 def _held_out(data: Dataset, settings: TrainSettings) -> Iterator[Batch]:
