@@ -210,6 +210,8 @@ def test_a_run_goes_on_without_the_autoencoder(made: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_latent_model_is_measured_on_pictures(made: Path) -> None:
     request = EvaluateRequest(run=str(made / "encoded"), samples=50, steps=1)
+    with pytest.raises(UsageError, match="draws latents.*leave out --likelihood"):
+        carry_out("evaluate", request.model_copy(update={"likelihood": 8}), Silent())
     carry_out("evaluate", request, Silent())
     found = json.loads((made / "encoded" / "evaluation.json").read_text())
     assert "frechet_distance" in found and "bits_per_dim" not in found

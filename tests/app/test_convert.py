@@ -9,6 +9,7 @@ import pytest
 import torch
 from model.tiny import tiny
 from nets.filling import filled
+from safetensors.torch import save_file
 
 import fromnoise as fn
 from fromnoise.cli.main import run
@@ -123,6 +124,21 @@ def test_weights_alone_come_out_with_their_names(tmp_path: Path) -> None:
     assert said["sha256"] == sha256(tmp_path / "x.ckpt")
     assert run([*command, "--weights", "model"]) == 0
     assert torch.equal(load_tensors(out)[0]["a"], torch.ones(2))
+
+
+def test_weights_are_not_written_over_a_file_of_another_program(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that came out of a pickle here is."""
+    theirs, ours = tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors"
+    save_file({"mine": torch.ones(1)}, theirs)
+    before = theirs.read_bytes()
+    command = ["convert", "--from-pickle", str(_pickle(tmp_path))]
+    assert run([*command, str(theirs)]) == 2
+    assert "was not written by fromnoise; choose another name" in capfd.readouterr().err
+    assert theirs.read_bytes() == before
+    assert run([*command, str(ours)]) == run([*command, str(ours)]) == 0
+    assert list(load_tensors(ours)[0]) == ["a"]
 
 
 def test_a_classifier_becomes_a_network_and_no_model(

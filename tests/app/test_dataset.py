@@ -14,7 +14,7 @@ from training.group import Group
 
 from fromnoise import codecs, data, encoders, nets, parameterizations, processes, schedules
 from fromnoise.app import dataset as drawing
-from fromnoise.app import provenance
+from fromnoise.app import opening, provenance
 from fromnoise.app.dataset import as_dataset
 from fromnoise.app.dataset_asking import evened
 from fromnoise.app.dataset_folder import DatasetFolder, folder_names
@@ -27,7 +27,7 @@ from fromnoise.core.files import write_json
 from fromnoise.data.annotations import Instance, instances, read_yolo
 from fromnoise.data.maps import MAP, NAMES, Maps
 from fromnoise.denoisers import NetworkDenoiser
-from fromnoise.model import Card, Defaults, Model
+from fromnoise.model import Card, Defaults, Model, Samples, Stream
 from fromnoise.recipes import get
 
 COUNT = 10
@@ -81,14 +81,14 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def loading(monkeypatch: pytest.MonkeyPatch, maps: Path) -> None:
     """A run has its model in its checkpoints; this one, which was never trained, beside them."""
-    load = drawing.load
+    load = opening.load
 
     def loaded(source: str) -> Model:
         from fromnoise.model.files import load_model
 
         return load_model(maps / "model") if source == str(maps) else load(source)
 
-    monkeypatch.setattr(drawing, "load", loaded)
+    monkeypatch.setattr(opening, "load", loaded)
 
 
 def test_classes_are_folders_that_our_own_reader_and_tables_agree_on(
@@ -366,7 +366,7 @@ def test_what_else_a_model_is_told_stays_beside_the_map(
     net = nets.build({**get("maps-to-pictures").net, "channels": 8, "accepts": accepts})
     denoiser = NetworkDenoiser(net, processes.Gaussian(schedules.cosine()), parameterizations.V())
     model = Model(denoiser, (3, 32, 32), codecs.Identity(), told, Defaults(steps=2), Card("both"))
-    monkeypatch.setattr(drawing, "load", lambda _: model)
+    monkeypatch.setattr(opening, "load", lambda _: model)
     draw(maps, tmp_path / "set", count=2, input=['size={"height": 0.5}'])
     for _, path in files(tmp_path / "set" / "train"):
         inputs = provenance.read(path).draw.inputs
@@ -506,13 +506,14 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_json(folder / "config.json", {"format": 1, "config": recipe.model_dump(mode="json")})
     scenes = data.Shapes(32, 2**31 - 1, seed=1, without=recipe.data["without"])
 
-    def artist(stream: Any) -> torch.Tensor:
+    def artist(stream: Stream) -> Samples:
         seeds = stream.recipe["seeds"]
         assert stream.recipe["prompt"] == scenes.captions(np.array(seeds))
-        return scenes.samples(np.array([seed if seed % 3 else seed + 1 for seed in seeds]))
+        drawn = [seed if seed % 3 else seed + 1 for seed in seeds]
+        return Samples(scenes.samples(np.array(drawn)), stream.recipe)
 
-    monkeypatch.setattr(drawing, "load", lambda source: model)
-    monkeypatch.setattr(drawing, "last", artist)
+    monkeypatch.setattr(opening, "load", lambda source: model)
+    monkeypatch.setattr(Stream, "samples", artist)
     return folder
 
 

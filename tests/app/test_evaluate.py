@@ -47,6 +47,7 @@ USES = [
     ("shapes-clip", {}, ("samples", "seed")),
     ("maps-to-pictures", {}, DRAWS),
     ("shapes-text", {}, DRAWS),
+    ("photos-ldm", {}, DRAWS),
     ("digits", {}, (*DRAWS, "likelihood")),
     ("points-ddpm", {}, (*DRAWS, "likelihood")),
     (

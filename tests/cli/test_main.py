@@ -4,14 +4,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from fromnoise.app.verbs import VERBS
-from fromnoise.cli.main import run
+from fromnoise.cli.main import guarded, run
 
 ONE_LINE = re.compile(r"^fromnoise: error: [^\n]+\n$")
+HUGE = 2**50
+"""Numbers that no address counts, whatever memory there is."""
 
 
 @pytest.mark.parametrize(
@@ -136,6 +141,46 @@ def test_numbers_and_places_are_checked_before_any_work(
     assert says in err
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_size_that_does_not_fit_names_the_way_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sides = ["--width", str(2**26), "--height", str(2**24)]
+    asked = ["emoji", "-n", "1", "--steps", "1", "--out", str(tmp_path / "out"), *sides]
+    assert run(["sample", *asked]) == 1
+    out, err = capfd.readouterr()
+    assert ONE_LINE.match(err), err
+    assert "out of memory" in err
+    assert all(flag in err for flag in ("--width", "--height", "--batch-size", "--half"))
+    assert out == "" and list(tmp_path.iterdir()) == []
+
+
+def _on_a_device() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: torch.zeros(HUGE),
+        lambda: torch.zeros(HUGE, HUGE),
+        lambda: np.zeros(HUGE),
+        lambda: bytearray(HUGE),
+        _on_a_device,
+    ],
+)
+def test_memory_that_runs_out_is_one_line(
+    work: Callable[[], object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(work) == 1
+    assert ONE_LINE.match(capfd.readouterr().err)
+
+
+def test_another_fault_of_torch_is_not_taken_for_it() -> None:
+    """The control: a bug keeps its traceback."""
+    with pytest.raises(RuntimeError, match="must match the size"):
+        guarded(lambda: torch.zeros(2) + torch.zeros(3))
 
 
 def test_a_recipe_that_cannot_work_is_found_before_anything_is_written(

@@ -1,5 +1,6 @@
 """Files are whole or absent, whatever kills the writer; what is read is checked first."""
 
+import errno
 import json
 import os
 import random
@@ -20,7 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fromnoise.core import files
+from fromnoise.core import atomic, files
 from fromnoise.core.errors import DiskError, FileError, FromNoiseError, UsageError
 
 KILLS = 10
@@ -202,6 +203,37 @@ def test_a_path_through_a_file_is_a_disk_error(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="folder has that name"):
         files.write_text(tmp_path, "y")
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_folder_is_tried_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").write_text("mine")
+
+    def tried() -> list[Path]:
+        atomic.try_writing(tmp_path / "new" / "deep")
+        atomic.try_writing(tmp_path / "there")
+        return sorted(tmp_path.rglob("*"))
+
+    before = sorted(tmp_path.rglob("*"))
+    assert tried() == before
+    with pytest.raises(DiskError, match="choose a shorter name"):
+        atomic.try_writing(tmp_path / "new" / ("x" * 300))
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    with pytest.raises(DiskError, match="choose a folder you may write to"):
+        tried()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_the_system_does_not_take_is_a_disk_error(tmp_path: Path) -> None:
+    for check in (files.check_folder, files.check_file, files.check_own_file):
+        with pytest.raises(DiskError, match="choose a shorter name"):
+            check(tmp_path / ("x" * 300))
 
 
 def test_the_module_is_light() -> None:

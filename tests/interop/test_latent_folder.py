@@ -304,9 +304,21 @@ def test_it_is_an_ordinary_model(folder: Path, tmp_path: Path) -> None:
     assert model.fingerprint == again.fingerprint
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler"])
+def test_a_part_points_to_its_pipeline(part: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileError) as caught:
+        fn.load(folder / part)
+    assert f"is a part of the pipeline in {folder}: give that folder" in str(caught.value)
+    # The control: alone, there is none to point to.
+    shutil.copytree(folder / part, tmp_path / part)
+    with pytest.raises(FileError) as caught:
+        fn.load(tmp_path / part)
+    assert "pipeline" not in str(caught.value)
+
+
 def test_what_is_asked_of_another_family(folder: Path) -> None:
     model = fn.load(folder)
-    with pytest.raises(UsageError, match="is not told a inpaint; it takes prompt"):
+    with pytest.raises(UsageError, match="is not told an inpaint; it takes prompt"):
         model.sample(1, prompt="a cat", inputs={"inpaint": {"picture": "a.png", "mask": "b.png"}})
     with pytest.raises(ShapeError, match="height 17 is not a multiple of 2"):
         model.sample(1, prompt="a cat", shape=(3, 17, 16))

@@ -1,16 +1,19 @@
 """What a single file says besides its weights, and what it is taken for otherwise."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from interop import latent_pipelines as tiny
 from interop.test_single_file import converted
 from safetensors.torch import load_file, save_file
 
 import fromnoise as fn
+from fromnoise.cli.main import run
 from fromnoise.core.errors import FileError
-from fromnoise.core.files import check_own_file
+from fromnoise.core.files import check_own_file, sha256
 from fromnoise.interop.single_said import PREDICTS, marked
 
 V = "v_prediction"
@@ -105,3 +108,30 @@ def test_a_file_of_another_program_is_not_written_over(base: Path) -> None:
     with pytest.raises(FileError, match="exists and was not written by fromnoise"):
         converted(base, theirs, "single-file")
     assert theirs.read_bytes() == before
+
+
+def test_a_file_is_described_as_a_model(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models", "info", str(base), "--quick", "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    (row,) = told["files"]
+    assert told["where"] == "file" and told["family"] == fn.load(base).card.family
+    assert told["bytes"] == row["bytes"] == base.stat().st_size
+    assert row["name"] == base.name and row["sha256"] == sha256(base)
+    assert row["parameters"] == sum(value.numel() for value in load_file(base).values())
+    assert run(["models", "info", str(base), "--quick"]) == 0
+    assert f"file: {base}" in capfd.readouterr().out
+    save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "x.pt").write_bytes(b"\x80\x02.")
+    for name, says in (
+        (str(tmp_path / "other.safetensors"), "other.safetensors is no whole model"),
+        (str(tmp_path / "x.pt"), "--from-pickle"),
+        ("nowhere/none.safetensors", "none.safetensors: no such file"),
+    ):
+        assert run(["models", "info", name]) == 2
+        err = capfd.readouterr().err
+        assert says in err and "pull" not in err
+    # The control: what is no file's name may be a model of the hub.
+    assert run(["models", "info", "nowhere/none"]) == 2
+    assert "`fromnoise models pull nowhere/none` fetches it" in capfd.readouterr().err

@@ -17,7 +17,7 @@ from fromnoise.app import provenance
 from fromnoise.app.dataset_asking import Asking, Wanted, asking
 from fromnoise.app.dataset_folder import DatasetFolder, Drawn, Row, formats_of
 from fromnoise.app.dataset_keeping import Everything, Keeping, keeping
-from fromnoise.app.opening import about, autoencoded
+from fromnoise.app.opening import about, opened
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import SampleRequest
 from fromnoise.app.sample import draw_arguments
@@ -30,7 +30,6 @@ from fromnoise.guidance import Load
 from fromnoise.interop.loading import load
 from fromnoise.model import Model
 from fromnoise.model.samples import part_of
-from fromnoise.samplers import last
 from fromnoise.training.ranks import Ranks, join
 
 _BATCH = 64
@@ -105,7 +104,7 @@ def as_dataset(request: SampleRequest, reporter: Reporter) -> int:
 def _job(request: SampleRequest, ranks: Ranks) -> Job:
     """What a request asks for, of which everything is kept."""
     _check(request)
-    model = autoencoded(load(str(request.model)), request.vae)
+    model = opened(request)
     source = asking(model, request)
     formats = formats_of(request.formats, source.kinds)
     folder = DatasetFolder(Path(request.as_dataset or ""), source.classes, source.kinds, formats)
@@ -175,7 +174,7 @@ def _draw(job: Job, batches: Sequence[list[Wanted]], reporter: Reporter) -> None
 def _batch(job: Job, wanted: list[Wanted]) -> list[Row]:
     """Draw one batch and write it; its rows."""
     stream = _stream(job, wanted)
-    pictures = job.model.decode(last(stream))
+    pictures = stream.samples().tensor
     faults = job.keep.faults(pictures, wanted)
     told = about(job.model)
     rows = {one.seed: row for one, row in _rows(job, stream.recipe, wanted, faults)}

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from fromnoise.app.dataset_asking import Wanted
+from fromnoise.core.atomic import try_writing
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder, read_json, sweep, write_json, write_text
 from fromnoise.core.images import write_png
@@ -64,9 +65,9 @@ class DatasetFolder:
         """The state of what is there, `COMPLETE` or `DRAWING`; None where nothing is.
 
         Changes nothing. Raises FileError for a file, and for a folder that holds anything else,
-        UsageError for one that was asked for otherwise.
+        UsageError for one that was asked for otherwise, DiskError for one that takes no files.
         """
-        check_folder(self.root)
+        try_writing(check_folder(self.root))
         card = self.root / CARD
         if card.is_file():
             before = read_json(card)

@@ -39,6 +39,11 @@ def _usefulness(folder: Path, recipe: Recipe, request: EvaluateRequest, reporter
     return measure_usefulness(request, reporter)
 
 
+def _latent(recipe: Recipe) -> bool:
+    """Whether what is bounded would be latents, which says nothing of the pictures."""
+    return recipe.codec["kind"] != "identity" and recipe.objective.kind in ("denoising", "vdm")
+
+
 _DRAWING = frozenset({"samples", "guidance", "steps", "sampler", "seed"})
 _OF_USEFULNESS = frozenset({"scales", "few"})
 
@@ -78,6 +83,12 @@ WAYS = (
         "is measured by what of its prompts the pictures show",
         _DRAWING,
         evaluate_prompts,
+    ),
+    Way(
+        lambda recipe, _: _latent(recipe),
+        "draws latents, whose likelihood says nothing of pictures, and is measured by its samples",
+        _DRAWING,
+        evaluate_samples,
     ),
     Way(
         lambda *_: True,

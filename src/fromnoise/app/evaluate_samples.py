@@ -41,6 +41,7 @@ from fromnoise.interop.loading import load
 from fromnoise.layers.condition import Condition
 from fromnoise.model import Model, Samples
 from fromnoise.recipes import Recipe
+from fromnoise.samplers import Step
 from fromnoise.training.metrics import read_metrics
 from fromnoise.training.vae import autoencoder
 
@@ -144,13 +145,14 @@ def _samples(
         seed=request.seed,
         batch_size=min(request.samples, 250),
     )
-    x = None
     with reporter.progress(f"sampling, guidance {scale:g}", stream.recipe["steps"]) as progress:
-        for step in stream:
-            x = step.x
-            progress.advance(step.index + 1)
-    assert x is not None
-    return Samples(subject.model.decode(x), stream.recipe)
+
+        def followed() -> Iterator[Step]:
+            for step in stream:
+                progress.advance(step.index + 1)
+                yield step
+
+        return stream.samples(followed())
 
 
 def _figures(

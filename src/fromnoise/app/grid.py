@@ -14,6 +14,7 @@ from fromnoise.app.opening import about, opened
 from fromnoise.app.reporting import Progress, Reporter
 from fromnoise.app.requests import GridRequest, SampleRequest
 from fromnoise.app.sample import draw_arguments
+from fromnoise.core.atomic import try_writing
 from fromnoise.core.config import validated
 from fromnoise.core.environment import environment
 from fromnoise.core.errors import FileError, UsageError, unknown
@@ -22,7 +23,7 @@ from fromnoise.core.images import write_png
 from fromnoise.core.sheets import labelled_sheet
 from fromnoise.interop.loading import load
 from fromnoise.model import Model, Samples, Stream
-from fromnoise.samplers import Step, last
+from fromnoise.samplers import Step
 
 FORMAT = 1
 
@@ -71,6 +72,7 @@ def grid(request: GridRequest, reporter: Reporter) -> int:
     if out.suffix.lower() != ".png":
         raise UsageError(f"{out} is no PNG; name the sheet, e.g. --out grid.png")
     _check_table(out.with_suffix(".json"))
+    try_writing(out.parent)
     rows = [None] if down is None else list(down.values)
     asked = [[_asked(request, across, a, down, b) for a in across.values] for b in rows]
     model = opened(request)
@@ -168,9 +170,8 @@ def _drawn(
             note = across.labels()[cell.column]
             if down is not None:
                 note += f", {down.labels()[cell.row]}"
-            x = last(_followed(cell.stream, progress, done, note))
+            made.append(cell.stream.samples(_followed(cell.stream, progress, done, note)))
             done += cell.stream.count
-            made.append(Samples(model.decode(x, cell.stream.recipe["dtype"]), cell.stream.recipe))
     return made
 
 

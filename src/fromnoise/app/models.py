@@ -23,6 +23,8 @@ from fromnoise.interop import builtin, hub, shelf
 from fromnoise.interop.shelf import Shelved
 
 _PIECE = 2**20
+_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""Ends of names that are meant as files, whatever else they look like."""
 
 
 def models_list(request: ModelsListRequest, reporter: Reporter) -> int:
@@ -125,6 +127,10 @@ def _found(name: str) -> Shelved:
         if (path / "checkpoints").is_dir():
             return Shelved(name, "run", shelf.newest(path), path)
         return Shelved(name, "folder", path, path)
+    if path.is_file():
+        return Shelved(name, "file", path, path)
+    if path.suffix in _FILES:
+        raise FileError(f"{name}: no such file")
     there = {one.name: one for one in shelf.shelf()}
     bare, _, revision = name.partition("@")
     if bare in there and not revision:
@@ -187,8 +193,9 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _files(path: Path) -> Iterator[dict[str, Any]]:
     """Every file of a model with its size; of weights also the hash and how many numbers."""
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        row: dict[str, Any] = {"name": str(file.relative_to(path)), "bytes": file.stat().st_size}
+    root, files = (path.parent, [path]) if path.is_file() else (path, sorted(path.rglob("*")))
+    for file in (p for p in files if p.is_file()):
+        row: dict[str, Any] = {"name": str(file.relative_to(root)), "bytes": file.stat().st_size}
         if file.suffix == ".safetensors":
             row["sha256"] = sha256(file)
             row["parameters"] = sum(_count(s) for s in read_header(file).shapes.values())
@@ -210,7 +217,7 @@ def _described(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"licence: {about['licence'] or 'none named'}"
     if about["revision"]:
         yield f"revision: {about['revision']}"
-    yield f"folder: {about['path']}"
+    yield f"{'file' if about['where'] == 'file' else 'folder'}: {about['path']}"
     rows = []
     for file in about["files"]:
         weights = f"{file['parameters']:,} numbers" if "parameters" in file else ""

@@ -1,4 +1,4 @@
-"""The model a request names, with another autoencoder where one is asked for."""
+"""The model a request names: with another autoencoder, or compiled, where that is asked for."""
 
 from typing import Any
 
@@ -11,8 +11,16 @@ from fromnoise.model import Model
 
 
 def opened(request: Sampling) -> Model:
-    """The model that is to be sampled. Raises as `load` and `autoencoded` do."""
-    return autoencoded(load(str(request.model)), request.vae)
+    """The model that is to be sampled. Raises as `load`, `autoencoded` and `Model.compile` do."""
+    return as_asked(load(str(request.model)), request.vae, request.compile)
+
+
+def as_asked(model: Model, vae: str | None, compiled: bool) -> Model:
+    """The model as `about` says it was run."""
+    model = autoencoded(model, vae)
+    if compiled:
+        model.compile()
+    return model
 
 
 def autoencoded(model: Model, vae: str | None) -> Model:
@@ -48,4 +56,5 @@ def about(model: Model) -> dict[str, Any]:
         "name": model.card.name,
         "vae": other.get("source"),
         "vae_fingerprint": other.get("fingerprint"),
+        "compiled": model.compiled,
     }

@@ -45,13 +45,17 @@ _UPSCALERS = {"bicubic": "Bicubic", "latent": "Latent (bicubic)"}
 
 
 class Origin(Settings):
-    """The model a picture was drawn with; vae: the autoencoder in place of its own."""
+    """The model a picture was drawn with; vae: the autoencoder in place of its own.
+
+    compiled: whether it was run by `torch.compile`.
+    """
 
     source: str | None
     fingerprint: str | None
     name: str
     vae: str | None = None
     vae_fingerprint: str | None = None
+    compiled: bool = False
 
 
 class Drawn(Settings):

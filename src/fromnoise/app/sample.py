@@ -11,12 +11,12 @@ from PIL import Image
 
 from fromnoise import guidance
 from fromnoise.app import prior, provenance, shares
-from fromnoise.app.opening import about, autoencoded, opened
+from fromnoise.app.opening import about, as_asked, opened
 from fromnoise.app.preview import Preview
 from fromnoise.app.reporting import Reporter
 from fromnoise.app.requests import ExplainRequest, ModelsInfoRequest, SampleRequest, Sampling
 from fromnoise.core import strictjson
-from fromnoise.core.atomic import disk_errors, make_folder
+from fromnoise.core.atomic import disk_errors, make_folder, try_writing
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import check_folder
 from fromnoise.core.images import to_pil, write_png
@@ -47,6 +47,8 @@ def sample(request: SampleRequest, reporter: Reporter) -> int:
     ranks = join()
     with ranks.together():
         out = check_folder(request.out or "samples")
+        if ranks.first:
+            try_writing(out)
         model = opened(request)
         arguments = draw_arguments(model, request)
     preview = None
@@ -107,11 +109,11 @@ def again(path: Path, source: str | None) -> tuple[Replayed, Model]:
             f"{path} {where}, which is not here; name the model first: "
             f"`fromnoise sample MODEL --replay {path.name}`"
         )
-    model = autoencoded(load(origin), recipe.model.vae)
+    model = as_asked(load(origin), recipe.model.vae, recipe.model.compiled)
     arguments = told.model_dump(exclude={"seeds", "start", "guide", "used"})
     arguments["hires"] = told.hires
     guides = [guidance.named(text, load) for text in told.guide]
-    drawn = model.sample(1, seed=told.seeds, guide=guides, **arguments)
+    drawn = model.stream(1, seed=told.seeds, guide=guides, **arguments).samples()
     with Image.open(path) as old:
         before = np.asarray(old.convert(to_pil(drawn.tensor[0]).mode)).astype(int)
     picture = drawn[0]
@@ -135,6 +137,7 @@ def replay(request: SampleRequest, reporter: Reporter) -> int:
         raise UsageError(f"--replay draws by the picture's own recipe; leave out --{flag}")
     path = Path(request.replay or "")
     folder = check_folder(request.out or "samples")
+    try_writing(folder)
     done, model = again(path, request.model)
     out = folder / f"replay-{path.name}"
     out.parent.mkdir(parents=True, exist_ok=True)

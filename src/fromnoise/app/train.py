@@ -29,7 +29,7 @@ from fromnoise.core.files import check_folder
 from fromnoise.core.images import png_bytes
 from fromnoise.data import Dataset
 from fromnoise.denoisers import NetworkDenoiser
-from fromnoise.model import Card, Defaults, Model, Samples
+from fromnoise.model import Card, Defaults, Model
 from fromnoise.model.files import write_model
 from fromnoise.recipes import Recipe
 from fromnoise.training import Run, Task
@@ -108,9 +108,8 @@ def prepare(
             return png_bytes(sheet(model, held_out, _PREVIEWS // 2))
         model.refresh()
         # Not `sample`, which would warn of a long run: nobody asked for this one.
-        stream = model.stream(_PREVIEWS, **told, dtype="float32")
-        drawn = model.decode(samplers.last(stream), "float32")
-        return png_bytes(Samples(drawn, stream.recipe).sheet(columns=10))
+        drawn = model.stream(_PREVIEWS, **told, dtype="float32").samples()
+        return png_bytes(drawn.sheet(columns=10))
 
     def write(path: Path) -> None:
         if autoencoder:

@@ -19,7 +19,6 @@ from fromnoise.evaluate.learners import Classifier, Detector, Examples, Learner,
 from fromnoise.evaluate.usefulness import Finding, summary, usefulness, usefulness_plot
 from fromnoise.interop.loading import load
 from fromnoise.model import Model
-from fromnoise.samplers import last
 
 _HELD_OUT = 500
 _HOW = {"accuracy": (400, 64, 3), "miou": (150, 16, 2), "ap50": (150, 16, 2)}
@@ -101,7 +100,7 @@ def _drawn(
                 batch_size=size,
                 **source.arguments(some),
             )
-            parts.append(model.decode(last(stream)))
+            parts.append(stream.samples().tensor)
             progress.advance(first + len(some))
     maps = [one.ids for one in wanted if one.ids is not None]
     target = torch.stack(maps) if maps else torch.tensor([one.label for one in wanted])

@@ -15,12 +15,18 @@ from fromnoise.app.verbs import VERBS, carry_out
 from fromnoise.core.config import Settings, first_fault
 from fromnoise.core.errors import FromNoiseError
 from fromnoise.core.group import rank
+from fromnoise.core.machine import is_out_of_memory
 
 _GROUPS = {
     "runs": "List and compare runs.",
     "data": "Check and look at data.",
     "models": "List, fetch, look at and remove models.",
 }
+
+_NO_MEMORY = (
+    "out of memory; ask for a smaller size (--width, --height), for fewer at once (--batch-size) "
+    "or for --half, where the verb takes them, or free some memory"
+)
 
 
 def build() -> App:
@@ -56,7 +62,7 @@ def run(arguments: list[str]) -> int:
 
 
 def guarded(work: Callable[[], Any]) -> int:
-    """Do something and return its exit code; an error is one line.
+    """Do something and return its exit code; an error is one line, running out of memory too.
 
     What several processes were all asked wrongly, the first of them says.
     """
@@ -70,6 +76,10 @@ def guarded(work: Callable[[], Any]) -> int:
         return _complain(str(error), error.exit_code, error.quiet)
     except KeyboardInterrupt:
         return _complain("interrupted", 130, quiet=rank() > 0)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _complain(_NO_MEMORY, 1)
     return result if isinstance(result, int) else 0
 
 

@@ -97,6 +97,24 @@ def make_folder(folder: Path) -> None:
         flush(place.parent)
 
 
+def try_writing(folder: Path) -> None:
+    """Raise DiskError where a folder, there or yet to be made, takes no files: before long work.
+
+    An empty file is written and removed, and so is what had to be made for it.
+    """
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with temporary_beside(folder / "trial", ".") as trial:
+                trial.touch()
+        finally:
+            for place in new:
+                # What another process has put there since stays.
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+
+
 def require_room(path: str | Path, needed: int) -> None:
     """Raise DiskError, before anything is written, when the disk of `path` cannot hold it.
 

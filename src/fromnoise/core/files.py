@@ -67,27 +67,34 @@ FORMAT = 1
 MANIFEST = "MANIFEST.json"
 MAX_JSON = 64 * 2**20
 _VERSION_KEY = "fromnoise_format"
+OURS = {_VERSION_KEY: str(FORMAT)}
+"""What the metadata of every file of tensors that is written here says."""
 _LOCK = ".lock"
 _HELD: set[int] = set()
 """Handles of the folders this process has locked."""
 
 
 def check_folder(path: str | Path) -> Path:
-    """A folder that can be written into, there or yet to be made; FileError when a file is."""
+    """A folder that can be written into, there or yet to be made; FileError when a file is.
+
+    Raises DiskError for a name that the system does not take.
+    """
     target = Path(path)
-    for place in (target, *target.parents):
-        if place.is_dir():
-            break
-        if place.exists():
-            raise FileError(f"{place} is a file, so nothing can be written into {target}")
+    with disk_errors(target):
+        for place in (target, *target.parents):
+            if place.is_dir():
+                break
+            if place.exists():
+                raise FileError(f"{place} is a file, so nothing can be written into {target}")
     return target
 
 
 def check_file(path: str | Path) -> Path:
     """A file that can be written, there or yet to be made; FileError when a folder is."""
     target = Path(path)
-    if target.is_dir():
-        raise FileError(f"{target} is a folder; name a file to write")
+    with disk_errors(target):
+        if target.is_dir():
+            raise FileError(f"{target} is a folder; name a file to write")
     check_folder(target.parent)
     return target
 
@@ -267,7 +274,7 @@ def save_tensors(
     from safetensors.torch import save_file
 
     path = Path(path)
-    texts = {**(metadata or {}), "format": "pt", _VERSION_KEY: str(FORMAT)}
+    texts = {**(metadata or {}), "format": "pt", **OURS}
     needed = size_of(tensors)
     # The library writes to a temporary of its own; in this folder, `sweep` finds that one too.
     with replacing(path, needed) as temporary, temporary_beside(path, ".") as room:

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+"""What torch says of it, on the processor, on a device, and of sizes that no number counts."""
+
 
 def free_memory() -> int | None:
     """Bytes of memory that could be had now; None where the system does not say.
@@ -12,6 +15,13 @@ def free_memory() -> int | None:
     """
     left = [n for n in (_system(), _group()) if n is not None]
     return min(left) if left else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, here or on a device."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _NO_MEMORY)
 
 
 def _system() -> int | None:

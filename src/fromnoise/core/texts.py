@@ -6,6 +6,15 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 """A decimal number, without inf, nan and the underscores that `float` would take."""
 
 
+def with_article(noun: str) -> str:
+    """A noun with its article, as it is spelt.
+
+    >>> [with_article(noun) for noun in ("prompt", "inpaint")]
+    ['a prompt', 'an inpaint']
+    """
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
+
+
 def size(count: int) -> str:
     """Bytes as people say them, in powers of 1000.
 

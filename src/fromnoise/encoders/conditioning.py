@@ -1,6 +1,6 @@
 """All a model can be told, by input name, as one condition with its null."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -8,11 +8,15 @@ from torch import Tensor, nn
 
 from fromnoise.core.errors import ShapeError, UsageError
 from fromnoise.core.randomness import Noise
+from fromnoise.core.texts import with_article
 from fromnoise.encoders.base import ENCODERS, Coder, Encoder
 from fromnoise.layers.condition import Condition, merge, where
 
 _APART = 1 << 62
 """Seeds with this bit turned give noise of their own, which no sampler draws."""
+
+Encoded = dict[tuple[Encoder, str, Any, int], Condition]
+"""What encoders made of texts, and of nothing (None), by name and for so many samples."""
 
 
 class Conditioning(nn.Module):
@@ -58,28 +62,41 @@ class Conditioning(nn.Module):
         space: Sequence[int] | None = None,
         keep: Mapping[str, Tensor] | None = None,
         against: Collection[str] = (),
+        alone: bool = False,
+        encoded: Encoded | None = None,
     ) -> Condition:
         """One condition for `batch` samples, its null attached; an input left out is null.
 
         space: the spatial sizes of a sample, which channels are brought to. keep: of which samples
         an input is told, (B,) by name; the others are told its null. Inputs that are not
         `droppable` are told of all samples, and the null is told them too. against: inputs that are
-        told as the null is told them, where they are not droppable.
+        told as the null is told them, where they are not droppable. alone: without its null, for
+        who has another to move away from. encoded: what was made already, which is added to.
         Raises UsageError for an input the model does not take, ShapeError when a mask does not
         speak of the same number of samples.
         """
         self.check(raw)
-        nothing = {name: self._encoder(name).null(name, batch) for name in self.encoders}
+        given = {name: value for name, value in raw.items() if value is not None}
+        told_all = given.keys() - (keep or {}).keys() if alone else ()
+        nothing = {
+            name: self._nothing(name, batch, encoded)
+            for name in self.encoders
+            if name not in told_all
+        }
         parts: dict[str, Condition] = {}
         for name in self.encoders:
-            told = nothing[name] if raw.get(name) is None else self._told(name, raw, batch, space)
+            if name in given:
+                told = self._told(name, given[name], batch, space, encoded)
+            else:
+                told = nothing[name]
             if not self.droppable(name):
                 nothing[name] = self._encoder(name).opposite(told)
                 told = nothing[name] if name in against else told
             elif keep is not None and name in keep:
                 told = _dropped(told, nothing[name], keep[name])
             parts[name] = told
-        return replace(merge(*parts.values()), null=merge(*nothing.values()))
+        null = None if alone else merge(*nothing.values())
+        return replace(merge(*parts.values()), null=null)
 
     def ready(
         self,
@@ -137,17 +154,48 @@ class Conditioning(nn.Module):
         for name in names:
             if name not in self.encoders:
                 takes = ", ".join(self.names) or "nothing"
-                raise UsageError(f"this model is not told a {name}; it takes {takes}")
+                raise UsageError(f"this model is not told {with_article(name)}; it takes {takes}")
 
     def _told(
-        self, name: str, raw: Mapping[str, Any], batch: int, space: Sequence[int] | None
+        self,
+        name: str,
+        raw: Any,
+        batch: int,
+        space: Sequence[int] | None,
+        encoded: Encoded | None,
     ) -> Condition:
         encoder = self._encoder(name)
-        told = encoder.encode(name, raw[name], batch)
+        text = _text(raw)
+        kept = None if text is None else encoded
+        told = _once(kept, (encoder, name, text, batch), lambda: encoder.encode(name, raw, batch))
         return told if space is None else encoder.fitted(told, space)
+
+    def _nothing(self, name: str, batch: int, encoded: Encoded | None) -> Condition:
+        encoder = self._encoder(name)
+        return _once(encoded, (encoder, name, None, batch), lambda: encoder.null(name, batch))
 
     def _encoder(self, name: str) -> Encoder:
         return cast(Encoder, self.encoders[name])
+
+
+def _once(
+    encoded: Encoded | None, key: tuple[Encoder, str, Any, int], make: Callable[[], Condition]
+) -> Condition:
+    """What was made under a key, or is now; nothing is kept without `encoded`."""
+    if encoded is None:
+        return make()
+    if key not in encoded:
+        encoded[key] = make()
+    return encoded[key]
+
+
+def _text(raw: Any) -> str | tuple[str, ...] | None:
+    """A text, or one for each sample, as it can be looked up; None for any other input."""
+    if isinstance(raw, str):
+        return raw
+    if isinstance(raw, list | tuple) and raw and all(isinstance(one, str) for one in raw):
+        return tuple(raw)
+    return None
 
 
 def _dropped(told: Condition, null: Condition, keep: Tensor) -> Condition:

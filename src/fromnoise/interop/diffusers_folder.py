@@ -187,6 +187,14 @@ def _part(folder: Path, name: str) -> Path:
     return inside if inside.is_dir() else folder
 
 
+def whole_of(folder: Path) -> str:
+    """What is said of a folder that is one part of a pipeline; nothing of any other."""
+    whole = folder.parent
+    if not (whole / INDEX).is_file():
+        return ""
+    return f" by itself; it is a part of the pipeline in {whole}: give that folder"
+
+
 def _network(folder: Path) -> Opened:
     path = folder / CONFIG
     raw = json_object(path)
@@ -199,7 +207,10 @@ def _network(folder: Path) -> Opened:
         config, size = diffusers_nets.dit(raw, where)
     else:
         known = ", ".join((*_UNETS, *_TRANSFORMERS))
-        raise FileError(f"{where}: the network {name} is not read; these are: {known}")
+        raise FileError(
+            f"{where}: the network {name} is not read"
+            + (whole_of(folder) or f"; these are: {known}")
+        )
     if size is None:
         raise FileError(f"{where}: sample_size is missing, so the size of a picture is not known")
     ins, outs = config["in_channels"], config["out_channels"]

@@ -83,6 +83,9 @@ def _opened(path: Path, source: str) -> Model:
     elif diffusers_folder.is_network(path):
         model = diffusers_folder.open_network(path)
     else:
+        whole = diffusers_folder.whole_of(path)
+        if whole:
+            raise FileError(f"{path} is not opened{whole}")
         raise FileError(
             f"{path} holds neither model.json nor checkpoints, and no model_index.json or "
             "config.json of diffusers; it is no model or run"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.core.errors import FileError
-from fromnoise.core.files import check_file, read_header, replacing
+from fromnoise.core.files import OURS, check_own_file, read_header, replacing
 from fromnoise.core.tensorheader import unreadable
 from fromnoise.interop.checkpoints import Which
 
@@ -47,9 +47,9 @@ def extract(
     which: "ema" for averaged weights, "model" for the others, "auto" for the first that are there.
     seconds: the longest it may take; by default `SECONDS` and one more for each 20 MB.
     Raises FileError for a file that is missing, holds anything but plain weights, or takes more
-    memory or time than a file of its size may.
+    memory or time than a file of its size may, and where the target is of another program.
     """
-    source, target = Path(source), check_file(target)
+    source, target = Path(source), check_own_file(target)
     try:
         size = source.stat().st_size
         file = source.open("rb")
@@ -72,6 +72,7 @@ def _ask(source: int, target: int, size: int, which: str, limit: float) -> dict[
         "memory": MEMORY + 3 * size,
         "seconds": int(limit) + 1,
         "output": 2 * size + 2**24,
+        "marks": OURS,
     }
     root = str(Path(__file__).resolve().parents[2])
     # -I: no environment, no current folder; -S: no packages; -B: writes no byte code.

@@ -31,7 +31,7 @@ def main() -> None:
     try:
         archive = read(source)
         found = find(archive.value, order["which"])
-        write(found, archive, source, target)
+        write(found, archive, source, target, order["marks"])
         answer = {
             "wrapper": found.wrapper,
             "which": found.which,
@@ -78,8 +78,13 @@ _FORBIDDEN = (
 )  # fmt: skip
 
 
-def write(found: Found, archive: Archive, source: BinaryIO, target: BinaryIO) -> None:
-    """Write the weights as a safetensors file, the bytes of each tensor as they are in the file."""
+def write(
+    found: Found, archive: Archive, source: BinaryIO, target: BinaryIO, marks: dict[str, str]
+) -> None:
+    """Write the weights as a safetensors file, the bytes of each tensor as they are in the file.
+
+    marks: what else its metadata says, whatever the pickle does.
+    """
     check(found.tensors.items(), archive)
     used = {view.storage.key for view in found.tensors.values()}
     verify(source, [archive.storages[key] for key in sorted(used)])
@@ -89,6 +94,7 @@ def write(found: Found, archive: Archive, source: BinaryIO, target: BinaryIO) ->
             "wrapper": found.wrapper,
             "weights": found.which,
             **found.notes,
+            **marks,
         }
     }
     place = 0

@@ -11,7 +11,7 @@ from fromnoise.core import strictjson
 from fromnoise.core.errors import FileError
 from fromnoise.interop import builtin, hub
 
-Where = Literal["cache", "package", "run", "folder"]
+Where = Literal["cache", "package", "run", "folder", "file"]
 
 CARD = "README.md"
 PARTIAL = ".part"
@@ -40,9 +40,9 @@ FAMILIES = {
 class Shelved:
     """A model at hand.
 
-    path: the folder of what would be opened, or None where nothing of it is whole. root: what it
-    takes on the disk. revision: the commit, of the cache only. partial: whether a pull of it was
-    cut short.
+    path: the folder or file of what would be opened, or None where nothing of it is whole. root:
+    what it takes on the disk. revision: the commit, of the cache only. partial: whether a pull of
+    it was cut short.
     """
 
     name: str
@@ -117,7 +117,9 @@ def newest(run: Path) -> Path | None:
 
 
 def size_of(root: Path) -> int:
-    """The bytes of all files below a folder, linked ones not counted."""
+    """The bytes of a file, or of all files below a folder, linked ones not counted."""
+    if root.is_file():
+        return root.stat().st_size
     total = 0
     for place, _, files in os.walk(root):
         for name in files:
@@ -128,7 +130,11 @@ def size_of(root: Path) -> int:
 
 
 def family(path: Path) -> str:
-    """What kind of model a folder holds, in a few words."""
+    """What kind of model a folder or a file holds, in a few words."""
+    if path.is_file():
+        from fromnoise.interop.single_file import recognised
+
+        return recognised(path).family.name
     index = _json(path / "model_index.json").get("_class_name")
     if index:
         return FAMILIES.get(str(index), str(index).removesuffix("Pipeline"))

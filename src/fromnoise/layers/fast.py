@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fromnoise.core.errors import UsageError
 from fromnoise.layers.attention import Attention
 from fromnoise.layers.blocks import ResBlock
+from fromnoise.layers.compiling import compile_parts
 from fromnoise.layers.fast_kernels import (
     FoldedUpsample,
     InPlaceResBlock,
@@ -66,9 +67,27 @@ def prepare(network: M, dtype: torch.dtype | None = None, exact: bool = False) -
         _replace(ready, _table(chosen), report["kernels"])
     else:
         report["plain"] = obstacle
-    ready.register_forward_pre_hook(_cast_input(chosen))
-    ready.register_forward_hook(_cast_output)
-    return ready, report
+    return _casting(ready, chosen), report
+
+
+def compiled(network: M, dtype: torch.dtype) -> tuple[M, Report]:
+    """As `prepare` of that type, by `torch.compile` in place of the kernels of this room.
+
+    The first call in each shape takes seconds to minutes; what is computed differs from the plain
+    network by rounding. Raises UsageError where `torch.compile` does not work.
+    """
+    ready = _copy(network, dtype, keep=())
+    report: Report = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "compiled": compile_parts(ready),
+    }
+    return _casting(ready, dtype), report
+
+
+def _casting(network: M, dtype: torch.dtype) -> M:
+    network.register_forward_pre_hook(_cast_input(dtype))
+    network.register_forward_hook(_cast_output)
+    return network
 
 
 def _copy(network: M, dtype: torch.dtype, keep: tuple[type[nn.Module], ...]) -> M:

@@ -21,7 +21,7 @@ from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning
 from fromnoise.guidance import Guide, Told
 from fromnoise.layers.condition import Condition
-from fromnoise.layers.fast import prepare
+from fromnoise.layers.fast import compiled, prepare
 from fromnoise.model import begin
 from fromnoise.model.aside import aside, told_aside
 from fromnoise.model.draw import Draw, grid_in_name, large, precision, whole
@@ -99,6 +99,7 @@ class Model:
         self.card = card or Card()
         self.source: str | None = None
         self._fingerprint: str | Callable[[], str] | None = None
+        self.compiled = False
         self._prepared: dict[torch.dtype, NetworkDenoiser] = {}
         self._readied: tuple[Codec, torch.dtype, Codec | None] | None = None
 
@@ -174,9 +175,7 @@ class Model:
             strength=strength, hires=hires, clip_skip=clip_skip, batch_size=batch_size,
             dtype=dtype, shape=shape,
         )  # fmt: skip
-        walk = watched(stream, _warned, noisy=self.denoiser.process.noisy)
-        x = samplers.last(walk)
-        return Samples(self.decode(x, stream.recipe["dtype"]), stream.recipe)
+        return stream.samples(watched(stream, _warned, noisy=self.denoiser.process.noisy))
 
     def stream(
         self,
@@ -351,7 +350,7 @@ class Model:
     def prepared(self, dtype: torch.dtype) -> NetworkDenoiser:
         """The denoiser readied for sampling in a type; what was done is in `card.speed`."""
         if dtype not in self._prepared:
-            net, report = prepare(self.denoiser.net, dtype)
+            net, report = (compiled if self.compiled else prepare)(self.denoiser.net, dtype)
             self.card.speed = report
             self._prepared[dtype] = NetworkDenoiser(
                 net,
@@ -369,6 +368,15 @@ class Model:
             quick, report = readied(self.codec, dtype)
             self._readied = (self.codec, dtype, None if report is None else quick)
         return self._readied[2]
+
+    def compile(self) -> None:
+        """Sample with the network by `torch.compile` from now on, in place of the speed path.
+
+        It takes seconds to minutes when a shape is first drawn, and pays where many are drawn.
+        What is drawn differs by rounding. Raises UsageError where it does not work.
+        """
+        self.compiled = True
+        self.refresh()
 
     def refresh(self) -> None:
         """Forget what was prepared for sampling: the weights have changed."""

@@ -61,8 +61,9 @@ def asked_by(model: "Model", inputs: Mapping[str, Any] | None) -> Shape | None:
 
     A picture that is enlarged is not stretched, and none of it is lost first.
     """
-    model.conditioning.check(inputs or {})
-    asked = (model.conditioning.sides(name, raw) for name, raw in (inputs or {}).items())
+    # Names that are none are said later, with all else that is told.
+    known = {name: raw for name, raw in (inputs or {}).items() if name in model.conditioning.names}
+    asked = (model.conditioning.sides(name, raw) for name, raw in known.items())
     latent = next((sides for sides in asked if sides is not None), None)
     if latent is None or model.denoiser.net.only is not None:
         return None

@@ -8,8 +8,8 @@ from typing import Any
 from fromnoise.core.errors import UsageError
 from fromnoise.core.images import png_bytes
 from fromnoise.guidance import Decode
-from fromnoise.model.samples import sheet
-from fromnoise.samplers import Step
+from fromnoise.model.samples import Samples, sheet
+from fromnoise.samplers import Step, last
 
 SHOWN = 64
 """The most samples a preview shows."""
@@ -48,6 +48,13 @@ class Stream(Iterator[Step]):
 
     def __next__(self) -> Step:
         return next(self._steps)
+
+    def samples(self, steps: Iterator[Step] | None = None) -> Samples:
+        """Run to the end and decode, without a word of how long it takes.
+
+        steps: this stream's, followed by someone who sees them go by.
+        """
+        return Samples(self._decode(last(self if steps is None else steps)), self.recipe)
 
     def live(self, every: int = 1) -> Iterator[Step]:
         """The same steps, every so many of them shown in the notebook; elsewhere only the steps."""

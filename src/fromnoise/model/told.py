@@ -1,13 +1,14 @@
 """What a model is told over a run: raw inputs as conditions, one for each part of the steps."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from fromnoise.core.errors import UsageError
 from fromnoise.encoders import Coder, Conditioning
+from fromnoise.encoders.conditioning import Encoded
 from fromnoise.guidance import Told
 from fromnoise.layers.condition import Condition
 
@@ -18,7 +19,8 @@ class Telling:
 
     raw: inputs by encoder name. negative: what stands there instead in what is moved away from;
     None moves away from the null. seeds: of the samples; space: their spatial sizes; coder: what
-    makes latents of pictures.
+    makes latents of pictures. encoded: texts that were encoded already, each once for all that is
+    told of these samples, in a second pass too.
     """
 
     raw: Mapping[str, Any]
@@ -27,6 +29,7 @@ class Telling:
     space: Sequence[int]
     steps: int
     coder: Coder | None = None
+    encoded: Encoded = field(default_factory=dict, repr=False, compare=False)
 
     def over(self, conditioning: Conditioning) -> Told:
         """(until this share of the steps; condition): one condition unless a prompt changes."""
@@ -44,11 +47,11 @@ class Telling:
             # Prompts that take turns come back: each is encoded once.
             key = repr([_at(run, end) for run in runs if len(run) > 1])
             if key not in made:
-                condition = self._condition(conditioning, told, end)
+                condition = self._condition(conditioning, told, end, alone=bool(away))
                 if away:
                     given = self.negative or {}
                     kept = [name for name in conditioning.names if name not in given]
-                    null = self._condition(conditioning, away, end, against=kept)
+                    null = self._condition(conditioning, away, end, kept, alone=True)
                     condition = replace(condition, null=null)
                 made[key] = condition
             result.append((end / self.steps, made[key]))
@@ -85,9 +88,17 @@ class Telling:
         inputs: Mapping[str, Sequence[tuple[int, Any]]],
         end: int,
         against: Collection[str] = (),
+        alone: bool = False,
     ) -> Condition:
         raw = {name: _at(run, end) for name, run in inputs.items()}
-        condition: Condition = conditioning(raw, len(self.seeds), self.space, against=against)
+        condition: Condition = conditioning(
+            raw,
+            len(self.seeds),
+            self.space,
+            against=against,
+            alone=alone,
+            encoded=self.encoded,
+        )
         return condition
 
 

@@ -156,6 +156,14 @@ FIGURES = {
         "of clean pictures: its caption first 0.314, among five 0.841 of 653, at t = 0.5 0.302 and "
         "0.799; 10 minutes of one core (`fromnoise evaluate runs/shapes-clip-noisy`)"
     ),
+    "photos-kl": (
+        "25.5 dB PSNR (25.2 to 25.8), SSIM 0.697, of 1,000 held-out crops "
+        "(`fromnoise evaluate runs/photos-kl`)"
+    ),
+    "shapes-kl": (
+        "34.4 dB PSNR (34.2 to 34.6), SSIM 0.984, of 1,000 held-out scenes "
+        "(`fromnoise evaluate runs/shapes-kl`)"
+    ),
     "shapes-prior": (
         "of 329 captions of new scenes the nearest to the vector drawn is its own for 0.729, among "
         "five 0.997; of real pictures 0.660, 1.000 (`python -m benchmarks.prior -n 400`)"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.core.errors import TrainingError, UsageError
+from fromnoise.core.machine import is_out_of_memory
 from fromnoise.data import Batch
 from fromnoise.training.draws import Draws, derive, seeded
 from fromnoise.training.ema import EMA
@@ -21,7 +22,6 @@ from fromnoise.training.ranks import Ranks, join
 from fromnoise.training.settings import TrainSettings
 
 _DROPOUT = 3
-_NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -252,8 +252,7 @@ def within_memory(batch: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error)
-        if isinstance(error, RuntimeError) and not any(mark in text for mark in _NO_MEMORY):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"out of memory with {batch} samples a step; what was saved is whole. Use a larger "

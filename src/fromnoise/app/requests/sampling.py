@@ -98,6 +98,10 @@ class Sampling(Settings):
     batch_size: int | None = Field(None, ge=1, description="Batch the network is run at.")
     exact: bool = Field(False, description="Run the network in float32 throughout.")
     half: bool = Field(False, description="Run the network in bfloat16, small ones too.")
+    compile: bool = Field(
+        False,
+        description="Run the network by torch.compile: minutes at first, for those who draw much.",
+    )
 
 
 class SampleRequest(Sampling):
