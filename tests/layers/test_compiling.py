@@ -11,6 +11,8 @@ from fromnoise.layers.compiling import compile_parts
 from fromnoise.layers.fast import compiled
 from fromnoise.nets import Network
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method`")
+
 UNET = {
     "kind": "unet", "in_channels": 1, "channels": 8, "multipliers": [1, 2], "blocks": 1,
     "attention": {"at": [2], "heads": 2}, "style": {"groups": 4},
