@@ -100,8 +100,27 @@ def prepare(
     )
     augment = augmentation(recipe)
     _check(recipe, train_set, objective, augment)
+    task = _task(model, objective, train_set, held_out, augment)
 
+    def complete(config: dict[str, Any]) -> dict[str, Any]:
+        return validated(Recipe, config, str(folder)).model_dump(mode="json")
+
+    run = Run(folder, recipe.model_dump(mode="json"), task, reporter.warn, complete)
+    if recipe.train.parts != "*":
+        reporter.say(finetune.trained_parts(run.trained, dict(objective.named_parameters())))
+    return run, model
+
+
+def _task(
+    model: Model,
+    objective: Objective,
+    train_set: Dataset,
+    held_out: Dataset,
+    augment: data.Augment | None,
+) -> Task:
+    """What a run trains on, writes and shows."""
     autoencoder = isinstance(objective, Reconstruction)
+    told = examples(model.conditioning.names, held_out, _PREVIEWS)
 
     def preview() -> bytes:
         if autoencoder:
@@ -116,8 +135,7 @@ def prepare(
             behind.measure(model, train_set)
         write_model(model, path)
 
-    told = examples(model.conditioning.names, held_out, _PREVIEWS)
-    task = Task(
+    return Task(
         objective=objective,
         data=train_set,
         held_out=held_out,
@@ -125,14 +143,6 @@ def prepare(
         write_model=write,
         preview=preview if model.denoiser.net.draws or autoencoder else None,
     )
-
-    def complete(config: dict[str, Any]) -> dict[str, Any]:
-        return validated(Recipe, config, str(folder)).model_dump(mode="json")
-
-    run = Run(folder, recipe.model_dump(mode="json"), task, reporter.warn, complete)
-    if recipe.train.parts != "*":
-        reporter.say(finetune.trained_parts(run.trained, dict(objective.named_parameters())))
-    return run, model
 
 
 def _check(

@@ -432,4 +432,4 @@ class Model:
 
 def _warned(text: str) -> None:
     # From whoever called `sample`.
-    warnings.warn(text, stacklevel=5)
+    warnings.warn(text, stacklevel=6)
