@@ -22,7 +22,7 @@ from fromnoise.codecs.tiling import Tiled
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.interop.loading import load
 from fromnoise.training import Draws, ObjectiveSettings
-from fromnoise.training.objective import Denoising, denoising
+from fromnoise.training.denoising import Denoising, denoising
 
 SIDE, BATCH = 256, 16
 _UNET = {

@@ -19,9 +19,9 @@ from fromnoise.nets import NETS
 from fromnoise.parameterizations import PARAMETERIZATIONS
 from fromnoise.processes import PROCESSES
 from fromnoise.training import ObjectiveSettings, Run, checkpoint, loop, runner
+from fromnoise.training.denoising import denoising
 from fromnoise.training.draws import Draws
 from fromnoise.training.ema import EMA
-from fromnoise.training.objective import denoising
 
 SETTINGS = {"steps": 12, "checkpoint_every": 8, "validate_every": 0}
 AT = 8

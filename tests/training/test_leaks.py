@@ -16,7 +16,7 @@ from fromnoise.encoders import Conditioning
 from fromnoise.nets import NETS
 from fromnoise.parameterizations import PARAMETERIZATIONS
 from fromnoise.training import Draws, ObjectiveSettings
-from fromnoise.training.objective import denoising
+from fromnoise.training.denoising import denoising
 
 
 class Arrows(Dataset):

@@ -26,8 +26,9 @@ from fromnoise.training import (
     Draws,
     ObjectiveSettings,
 )
+from fromnoise.training.denoising import Noising, denoising
 from fromnoise.training.dropout import Dropout
-from fromnoise.training.objective import Noising, condition_of, denoising
+from fromnoise.training.objective import condition_of
 
 NOTHING = Conditioning({})
 

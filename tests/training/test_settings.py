@@ -22,8 +22,8 @@ from fromnoise.encoders import Conditioning, Label
 from fromnoise.nets import MLP
 from fromnoise.nets.base import Accepts
 from fromnoise.training import Draws, ObjectiveSettings, TrainSettings, checkpoint
+from fromnoise.training.denoising import denoising
 from fromnoise.training.metrics import read_metrics
-from fromnoise.training.objective import denoising
 
 
 class Reading(toy.Points):

@@ -14,7 +14,7 @@ from fromnoise.operators import LearnableBlur
 from fromnoise.parameterizations import PARAMETERIZATIONS
 from fromnoise.processes import Cold
 from fromnoise.training import Draws, ObjectiveSettings
-from fromnoise.training.objective import Denoising, denoising
+from fromnoise.training.denoising import Denoising, denoising
 from fromnoise.training.steering import Steering
 
 NET = {

@@ -24,7 +24,7 @@ from fromnoise.training import (
     Draws,
     ObjectiveSettings,
 )
-from fromnoise.training.objective import Bound, denoising
+from fromnoise.training.denoising import Bound, denoising
 from fromnoise.training.variance import variance_bound
 
 SCHEDULE = schedules.linear(1000, 1e-4, 0.02)

@@ -31,7 +31,7 @@ from fromnoise.training import (
     Task,
     TrainSettings,
 )
-from fromnoise.training.objective import denoising
+from fromnoise.training.denoising import denoising
 
 SMALL = {
     "steps": 12,

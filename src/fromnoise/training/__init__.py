@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fromnoise.training.checkpoint import latest, latest_model
     from fromnoise.training.comparison import compare, read_runs
+    from fromnoise.training.denoising import Denoising
     from fromnoise.training.draws import Draws
     from fromnoise.training.ema import EMA
     from fromnoise.training.loop import Event, train
-    from fromnoise.training.objective import Denoising, Objective, Phase
+    from fromnoise.training.objective import Objective, Phase
     from fromnoise.training.optimizers import OPTIMIZERS, Optimization
     from fromnoise.training.runner import Run, Stopped, Task
     from fromnoise.training.settings import ObjectiveSettings, TrainSettings
@@ -24,7 +25,7 @@ _HOME = {
     "OPTIMIZERS": "optimizers",
     "TIME_SAMPLINGS": "time_sampling",
     "WEIGHTINGS": "weightings",
-    "Denoising": "objective",
+    "Denoising": "denoising",
     "Draws": "draws",
     "Event": "loop",
     "Level": "weightings",

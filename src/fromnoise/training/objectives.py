@@ -9,9 +9,10 @@ from fromnoise.encoders import Conditioning
 from fromnoise.training.autoencoder import autoencoder
 from fromnoise.training.classifier import classifier
 from fromnoise.training.contrastive import contrastive
+from fromnoise.training.denoising import denoising
 from fromnoise.training.gan import gan
 from fromnoise.training.masked import masked
-from fromnoise.training.objective import Objective, denoising
+from fromnoise.training.objective import Objective
 from fromnoise.training.settings import AnyObjective, AutoencoderSettings
 from fromnoise.training.vae import vae
 from fromnoise.training.vdm import vdm
