@@ -156,6 +156,10 @@ FIGURES = {
         "of clean pictures: its caption first 0.314, among five 0.841 of 653, at t = 0.5 0.302 and "
         "0.799; 10 minutes of one core (`fromnoise evaluate runs/shapes-clip-noisy`)"
     ),
+    "digits-from-features": (
+        "label accuracy 1.000 of log-odds drawn by digits-features, 0.978 of those of held-out "
+        "digits; Fréchet distance 3.3 and 0.6 (`python -m benchmarks.features`)"
+    ),
     "photos-kl": (
         "25.5 dB PSNR (25.2 to 25.8), SSIM 0.697, of 1,000 held-out crops "
         "(`fromnoise evaluate runs/photos-kl`)"
