@@ -80,9 +80,9 @@ class FoldedUpsample(nn.Module):
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
-        sums = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float64)
         weight = layer.weight.detach()
-        folded = torch.einsum("auk,oikl,bvl->aboiuv", sums, weight.double(), sums).flatten(0, 2)
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        folded = _summed(_summed(wide, 2), 4).transpose(0, 1).flatten(0, 2)
         small = nn.Conv2d(weight.shape[1], folded.shape[0], 2, padding=1, bias=False)
         small.weight = nn.Parameter(folded.to(weight.dtype), requires_grad=False)
         if layer.bias is not None:
@@ -102,6 +102,16 @@ class FoldedUpsample(nn.Module):
             row, column = divmod(index, 2)
             result[:, row::2, column::2] = part[:, row : row + height, column : column + width]
         return result.permute(0, 3, 1, 2)
+
+
+def _summed(weight: Tensor, axis: int) -> Tensor:
+    """The three weights along an axis on the two small pixels under them, for either sub-pixel.
+
+    A new first axis has the sub-pixels, and the axis 2 in place of 3.
+    """
+    first, second, third = weight.unbind(axis)
+    left = torch.stack([first, second + third], axis)
+    return torch.stack([left, torch.stack([first + second, third], axis)])
 
 
 class WinogradConvolution(nn.Module):
