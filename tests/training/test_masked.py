@@ -9,7 +9,7 @@ import torch
 from tokens import Exact, Together
 from torch import Tensor
 
-from fromnoise import nets, processes
+from fromnoise import nets, processes, schedules
 from fromnoise.codecs import CODECS, Identity, Tokens
 from fromnoise.core.errors import UsageError
 from fromnoise.denoisers import Denoiser, NetworkDenoiser, Prediction
@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused() -> None:
     objective, _ = tiny()
     settings = MaskedSettings()
     net = objective.denoiser.net
-    noisy = NetworkDenoiser(net, processes.Gaussian(processes.flow()), Reading())
+    noisy = NetworkDenoiser(net, processes.Gaussian(schedules.flow()), Reading())
     with pytest.raises(UsageError, match="absorbing"):
         objective_of(settings, noisy, Conditioning({}))
     kl = CODECS.build({"kind": "kl", "latent": 2, "widths": [4, 8], "groups": 4, "blocks": 1})
