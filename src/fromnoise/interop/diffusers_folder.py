@@ -5,7 +5,7 @@ only from safetensors files.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,14 +119,9 @@ def weights(folder: Path, start: str = WEIGHTS) -> dict[str, Tensor]:
     raise _no_weights(folder, start)
 
 
-@contextmanager
-def shapes_only() -> Iterator[None]:
+def shapes_only() -> AbstractContextManager[None]:
     """Within it, what is opened has the shapes of its weights, on the meta device, and no more."""
-    token = _SHAPES_ONLY.set(True)
-    try:
-        yield
-    finally:
-        _SHAPES_ONLY.reset(token)
+    return _set(_SHAPES_ONLY)
 
 
 def file_tensors(
@@ -143,14 +138,18 @@ def file_tensors(
     return {n: torch.empty(shape, device="meta") for n, shape in shapes.items() if wanted(n)}
 
 
-@contextmanager
-def as_stored() -> Iterator[None]:
+def as_stored() -> AbstractContextManager[None]:
     """Within it, what is opened has weights of the types of its files: to be written, not run."""
-    token = _AS_STORED.set(True)
+    return _set(_AS_STORED)
+
+
+@contextmanager
+def _set(flag: ContextVar[bool]) -> Iterator[None]:
+    token = flag.set(True)
     try:
         yield
     finally:
-        _AS_STORED.reset(token)
+        flag.reset(token)
 
 
 def _shards(index: Path) -> dict[str, Tensor]:

@@ -27,14 +27,11 @@ def _compile(module: nn.Module) -> int:
     if not any(isinstance(part, Attention | TokenAttention) for part in parts):
         if len(parts) == 1:
             return 0
-        if type(module).forward is not nn.Module.forward and not _is_list(module):
+        # A list of modules is never called itself.
+        if type(module).forward is not nn.Module.forward:
             module.compile()
             return 1
     return sum(_compile(child) for child in module.children())
-
-
-def _is_list(module: nn.Module) -> bool:
-    return isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
 def _check() -> None:

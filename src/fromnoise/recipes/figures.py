@@ -150,11 +150,11 @@ FIGURES = {
     "shapes-text-places": (
         "0.65 of the attributes of captions it has seen are right, 0.56 of captions never seen "
         "(41), 0.78 of pairs left out; after 6,000 steps more 0.83, 0.85, 0.95; guidance 2; 50 "
-        "and 98 minutes of one core (`fromnoise evaluate runs/shapes-text-more --samples 600`)"
+        "and 102 minutes of one core (`fromnoise evaluate runs/shapes-text-more --samples 600`)"
     ),
     "shapes-clip-noisy": (
         "of clean pictures: its caption first 0.314, among five 0.841 of 653, at t = 0.5 0.302 and "
-        "0.799; 10 minutes of one core (`fromnoise evaluate runs/shapes-clip-noisy`)"
+        "0.799; 11 minutes by the clock (`fromnoise evaluate runs/shapes-clip-noisy`)"
     ),
     "digits-from-features": (
         "label accuracy 1.000 of log-odds drawn by digits-features, 0.978 of those of held-out "
@@ -183,7 +183,7 @@ FIGURES = {
     ),
     "shapes-decoder": (
         "whole caption true of 0.20 of pictures drawn from the prior's vectors, 0.25 from those of "
-        "real pictures, 0.84 of shapes-text-places told the captions, which took 12 times as long "
+        "real pictures, 0.84 of shapes-text-places told the captions, which took 13 times as long "
         "(179 captions; `python -m benchmarks.prior --decoder runs/shapes-decoder --direct "
         "runs/shapes-text-more -n 200`)"
     ),
