@@ -2,10 +2,11 @@
 
     python -m benchmarks.stable_diffusion [--size 32 --steps 4 --width 64] [--rounds N]
 
-A pipeline is written once, and every peer opens the same files: load time, one step of the network
-(a prompt and no prompt in one batch), decoding one picture, a whole picture, and the most memory
-the process held. Times are of the processor, which other work on the machine disturbs less, and of
-the clock. At full size a peer takes up to 10 GB, the files 4 GB; `OMP_NUM_THREADS` is obeyed.
+A pipeline is written once, and every peer opens the same files: load time, the first step of the
+network, which may have to read weights and lay them out, and a later one (a prompt and no prompt in
+one batch), decoding one picture, a whole picture, and the most memory the process held. Times are
+of the processor, which other work on the machine disturbs less, and of the clock. At full size a
+peer takes up to 10 GB, the files 4 GB; `OMP_NUM_THREADS` is obeyed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,7 +34,7 @@ PEERS = {
 """What is compared, the one that ratios are of first."""
 
 PROMPT = "a lighthouse at night"
-WHAT = ("load", "step", "decode", "picture")
+WHAT = ("load", "first step", "step", "decode", "picture")
 
 
 def make(folder: Path, width: int) -> None:
@@ -89,6 +90,7 @@ def _letters(folder: Path) -> Path:
 
 
 Parts = dict[str, Callable[[], Tensor]]
+T = TypeVar("T")
 
 
 def _theirs(folder: str, dtype: str, size: int, steps: int) -> Parts:
@@ -144,27 +146,30 @@ def _given(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def measure(peer: str, folder: Path, size: int, steps: int, repeats: int) -> dict[str, Any]:
-    """What one peer takes, in this process. The step is measured after one that only warms up."""
+    """What one peer takes, in this process."""
     library, dtype = PEERS[peer]
     opened = {"diffusers": _theirs, "fromnoise": _ours}[library]
     found: dict[str, Any] = {}
-    began = time.process_time(), time.perf_counter()
-    parts = opened(str(folder), dtype, size, steps)
-    found["load"] = (time.process_time() - began[0], time.perf_counter() - began[1])
-    parts["step"]()
-    answers = {}
-    for name, part in parts.items():
+    parts, found["load"] = _timed(lambda: opened(str(folder), dtype, size, steps))
+    answers: dict[str, Tensor] = {}
+    for name in WHAT[1:]:
         if name == "picture" and not steps:
             continue
         taken = []
         for _ in range(repeats if name == "step" else 1):
-            began = time.process_time(), time.perf_counter()
-            answers[name] = part()
-            taken.append((time.process_time() - began[0], time.perf_counter() - began[1]))
+            answers[name], once = _timed(parts[name.removeprefix("first ")])
+            taken.append(once)
         found[name] = min(taken)
     save_file({k: v.float().contiguous() for k, v in answers.items()}, folder / f"{peer}.out")
     found["memory"] = peak()
     return found
+
+
+def _timed(function: Callable[[], T]) -> tuple[T, tuple[float, float]]:
+    """What a function gives, and the seconds of the processor and of the clock it took."""
+    began = time.process_time(), time.perf_counter()
+    given = function()
+    return given, (time.process_time() - began[0], time.perf_counter() - began[1])
 
 
 def peak() -> float:

@@ -1,9 +1,12 @@
-"""Tensors out of a safetensors file, each into memory of its own, and never two copies at once."""
+"""Tensors out of a safetensors file: read, each into memory of its own, or mapped."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,19 +22,37 @@ _TYPES = {
 }  # fmt: skip
 
 
+_LARGE = 2**20
+"""Bytes from which on a tensor is worth a map."""
+_ALIGNMENT = 64
+"""Bytes: torch's own tensors begin at multiples of it."""
+
+
+def every(name: str) -> bool:
+    """All tensors."""
+    return True
+
+
+def none(name: str) -> bool:
+    """No tensor."""
+    return False
+
+
 def read_tensors(
     path: str | Path,
     dtype: torch.dtype | None = torch.float32,
-    wanted: Callable[[str], bool] = lambda name: True,
+    wanted: Callable[[str], bool] = every,
+    mapped: Callable[[str], bool] = none,
 ) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, its header checked first.
 
     They are read in the order of the file, straight to where they stay: the most memory that is
-    taken is theirs, and that of the largest one again where its type changes. A map of the file
-    would count twice while it is copied, and used in place it would hold tensors at addresses that
-    kernels round otherwise at: the same weights would draw other last bits.
+    taken is theirs, and that of the largest one again where its type changes.
 
     dtype: what floating-point tensors become; None leaves them as they are. wanted: of which names.
+    mapped: which of them may stay in the file until they are computed with, if they are large and
+    their type does not change: a map that is private, so that what is written to it stays here.
+    They may stand at addresses that kernels round otherwise at; see `aligned`.
     Raises FileError for a file that is missing, cut short, damaged, a pickle, or holds a type that
     torch does not have.
     """
@@ -44,13 +65,42 @@ def read_tensors(
                 kind = header.dtypes[name]
                 if kind not in _TYPES:
                     raise FileError(f"{path}: tensor {name!r} is of type {kind}, which is not read")
-                value = torch.empty(header.shapes[name], dtype=_TYPES[kind])
-                file.seek(header.starts[name])
+                shape, start = header.shapes[name], header.starts[name]
+                if mapped(name) and _worth_a_map(shape, _TYPES[kind], dtype, start):
+                    read[name] = _map(file, shape, _TYPES[kind], start)
+                    continue
+                value = torch.empty(shape, dtype=_TYPES[kind])
+                file.seek(start)
                 _fill(file.readinto, value, path)
                 read[name] = _typed(value, dtype)
     except OSError as error:
         raise unreadable(path, error) from None
     return read
+
+
+def aligned(value: Tensor) -> Tensor:
+    """A tensor at an address like those that torch gives; a copy where it is at another.
+
+    Kernels may sum in another order elsewhere, and the same weights would draw other last bits.
+    """
+    if value.device.type != "cpu" or value.data_ptr() % _ALIGNMENT == 0:
+        return value
+    return value.clone(memory_format=torch.preserve_format)
+
+
+def _worth_a_map(
+    shape: Sequence[int], kind: torch.dtype, dtype: torch.dtype | None, start: int
+) -> bool:
+    stays = dtype in (None, kind) or not kind.is_floating_point
+    large = kind.itemsize * math.prod(shape) >= _LARGE
+    return stays and large and start % kind.itemsize == 0
+
+
+def _map(file: FileIO, shape: Sequence[int], kind: torch.dtype, start: int) -> Tensor:
+    """A private map of a tensor in a file that is open; it stays when the file is closed."""
+    size = kind.itemsize * math.prod(shape)
+    place = np.memmap(file, dtype=np.uint8, mode="c", offset=start, shape=(size,))
+    return torch.from_numpy(place).view(kind).reshape(tuple(shape))
 
 
 def _fill(readinto: Callable[[memoryview], int | None], value: Tensor, path: Path) -> None:

@@ -6,12 +6,14 @@ copy is a plain one, and the report says why.
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from fromnoise.core.errors import UsageError
+from fromnoise.core.tensorread import aligned
 from fromnoise.layers.attention import Attention
 from fromnoise.layers.blocks import ResBlock
 from fromnoise.layers.compiling import compile_parts
@@ -62,10 +64,12 @@ def prepare(network: M, dtype: torch.dtype | None = None, exact: bool = False) -
         raise UsageError(f"a network is prepared in bfloat16, float32 or float64, not {chosen}")
     report: Report = {"dtype": str(chosen).removeprefix("torch."), "kernels": {}}
     obstacle = _obstacle(device, chosen)
-    ready = _copy(network, chosen, keep=() if obstacle else (nn.GroupNorm,))
+    ready = _copy(network)
     if obstacle is None:
         _replace(ready, _table(chosen), report["kernels"])
+        _convert(ready, chosen, keep=(nn.GroupNorm, MixedGroupNorm))
     else:
+        _convert(ready, chosen)
         report["plain"] = obstacle
     return _casting(ready, chosen), report
 
@@ -76,7 +80,8 @@ def compiled(network: M, dtype: torch.dtype) -> tuple[M, Report]:
     The first call in each shape takes seconds to minutes; what is computed differs from the plain
     network by rounding. Raises UsageError where `torch.compile` does not work.
     """
-    ready = _copy(network, dtype, keep=())
+    ready = _copy(network)
+    _convert(ready, dtype)
     report: Report = {
         "dtype": str(dtype).removeprefix("torch."),
         "compiled": compile_parts(ready),
@@ -90,19 +95,25 @@ def _casting(network: M, dtype: torch.dtype) -> M:
     return network
 
 
-def _copy(network: M, dtype: torch.dtype, keep: tuple[type[nn.Module], ...]) -> M:
-    """A copy in evaluation mode, without gradients, sharing the tensors whose type stays.
-
-    keep: kinds of layers that keep the type of their parameters.
-    """
+def _copy(network: M) -> M:
+    """A copy in evaluation mode that shares all its tensors."""
     shared = [*network.parameters(), *network.buffers()]
-    ready = copy.deepcopy(network, {id(tensor): tensor for tensor in shared})
-    for part in ready.modules():
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in shared}).eval()
+
+
+def _convert(
+    network: nn.Module, dtype: torch.dtype, keep: tuple[type[nn.Module], ...] = ()
+) -> None:
+    """Parameters of a type and without gradients, sharing those whose type stays.
+
+    Where the same weights may stand at another address, as in a map of a file, they are copied:
+    kernels round by it. keep: kinds of layers that keep the type of their parameters.
+    """
+    for part in network.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
             target = parameter.dtype if type(part) in keep else dtype
-            converted = nn.Parameter(parameter.detach().to(target), requires_grad=False)
-            setattr(part, name, converted)
-    return ready.eval()
+            converted = aligned(parameter.detach().to(target))
+            setattr(part, name, nn.Parameter(converted, requires_grad=False))
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -114,10 +125,10 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "this build of torch has no oneDNN"
     try:
-        trial = PackedConvolution(nn.Conv2d(16, 16, 3, padding=1).to(dtype))
         with torch.inference_mode():
+            trial = PackedConvolution(nn.Conv2d(16, 16, 3, padding=1), dtype)
             trial(torch.zeros(1, 16, 4, 4, dtype=dtype))
-            OneDNNLinear(nn.Linear(16, 16).to(dtype))(torch.zeros(1, 16, dtype=dtype))
+            OneDNNLinear(nn.Linear(16, 16), dtype)(torch.zeros(1, 16, dtype=dtype))
     except (AttributeError, RuntimeError, NotImplementedError) as error:
         return f"this build of torch lacks the packed kernels ({str(error).splitlines()[0]})"
     return None
@@ -126,46 +137,50 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 def _table(dtype: torch.dtype) -> dict[type, Replace]:
     """What takes the place of which layer. Winograd in bfloat16 would double its rounding error."""
     shared: dict[type, Replace] = {
-        Upsample: _folded,
+        Upsample: partial(_folded, dtype=dtype),
         ResBlock: InPlaceResBlock,
-        SpatialTransformer: _linears,
+        SpatialTransformer: partial(_linears, dtype=dtype),
     }
     if dtype == torch.float32:
-        return {**shared, nn.Conv2d: _exact_convolution, Attention: _attention}
+        return {
+            **shared,
+            nn.Conv2d: partial(_exact_convolution, dtype=dtype),
+            Attention: partial(_attention, dtype=dtype),
+        }
     return {
         **shared,
-        nn.Conv2d: PackedConvolution,
-        Attention: _mapped_attention,
+        nn.Conv2d: partial(PackedConvolution, dtype=dtype),
+        Attention: partial(_mapped_attention, dtype=dtype),
         nn.GroupNorm: MixedGroupNorm,
     }
 
 
-def _exact_convolution(layer: nn.Conv2d) -> nn.Module:
-    packed = PackedConvolution(layer)
+def _exact_convolution(layer: nn.Conv2d, dtype: torch.dtype) -> nn.Module:
+    packed = PackedConvolution(layer, dtype)
     return WinogradConvolution(layer, packed) if WinogradConvolution.suits(layer) else packed
 
 
-def _folded(layer: Upsample) -> nn.Module:
-    return FoldedUpsample(layer.conv) if isinstance(layer.conv, nn.Conv2d) else layer
+def _folded(layer: Upsample, dtype: torch.dtype) -> nn.Module:
+    return FoldedUpsample(layer.conv, dtype) if isinstance(layer.conv, nn.Conv2d) else layer
 
 
-def _attention(layer: Attention) -> nn.Module:
+def _attention(layer: Attention, dtype: torch.dtype) -> nn.Module:
     for name in ("query", "key", "value", "out"):
-        setattr(layer, name, OneDNNLinear(cast(nn.Linear, layer.get_submodule(name))))
+        setattr(layer, name, OneDNNLinear(cast(nn.Linear, layer.get_submodule(name)), dtype))
     return layer
 
 
-def _linears(layer: SpatialTransformer) -> nn.Module:
+def _linears(layer: SpatialTransformer, dtype: torch.dtype) -> nn.Module:
     for part in list(layer.modules()):
         for name, child in list(part.named_children()):
             if type(child) is nn.Linear:
-                setattr(part, name, OneDNNLinear(child))
+                setattr(part, name, OneDNNLinear(child, dtype))
     return layer
 
 
-def _mapped_attention(layer: Attention) -> nn.Module:
+def _mapped_attention(layer: Attention, dtype: torch.dtype) -> nn.Module:
     layer.kernel = mapped_kernel
-    return _attention(layer)
+    return _attention(layer, dtype)
 
 
 def _replace(module: nn.Module, table: dict[type, Replace], counts: dict[str, int]) -> None:

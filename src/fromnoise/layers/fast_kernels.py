@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, group_norm, linear, pad, silu
 
+from fromnoise.core.meta import without_memory
 from fromnoise.layers.attention import plain_kernel, probabilities
 from fromnoise.layers.blocks import ResBlock
 from fromnoise.layers.resample import nearest
@@ -20,28 +21,31 @@ _scratch = threading.local()
 
 
 class PackedConvolution(nn.Module):
-    """A 2-D convolution whose weight is stored once in the layout oneDNN computes with."""
+    """A 2-D convolution whose weight is stored once in the layout oneDNN computes with.
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    dtype: what it computes in. The layer's own weight is shared, and converted when it is packed.
+    """
+
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight: Tensor | None = layer.weight.detach()
-        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.weight, self.dtype = layer.weight.detach(), dtype
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.stride, self.dilation = list(layer.stride), list(layer.dilation)
         self.padding = [int(width) for width in layer.padding]
         self.groups = layer.groups
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        # In this order: another thread may be packing.
-        weight, packed = self.weight, self._packed
         if _watched(x):
             places = (self.stride, self.padding, self.dilation, self.groups)
-            return conv2d(x, _unpacked(weight, packed), self.bias, *places)
+            return conv2d(x, self.weight.to(self.dtype), self.bias, *places)
         x = x.contiguous(memory_format=torch.channels_last)
         places = (self.padding, self.stride, self.dilation, self.groups)
+        packed = self._packed
         if packed is None:
+            weight = _converted(self.weight, self.dtype)
             packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *places, list(x.shape))
-            self._packed, self.weight = packed, _worth_keeping(weight)
+            self._packed = packed
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, packed, self.bias, *places, "none", [], ""
         )
@@ -49,22 +53,24 @@ class PackedConvolution(nn.Module):
 
 
 class OneDNNLinear(nn.Module):
-    """A linear layer through oneDNN, which on some processors is faster than MKL."""
+    """A linear layer through oneDNN, which on some processors is faster than MKL.
 
-    def __init__(self, layer: nn.Linear) -> None:
+    dtype: as of `PackedConvolution`.
+    """
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight: Tensor | None = layer.weight.detach()
-        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.weight, self.dtype = layer.weight.detach(), dtype
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, packed = self.weight, self._packed
         if _watched(x):
-            return linear(x, _unpacked(weight, packed), self.bias)
+            return linear(x, self.weight.to(self.dtype), self.bias)
+        packed = self._packed
         if packed is None:
-            rows = x.numel() // x.shape[-1]
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-            self._packed, self.weight = packed, _worth_keeping(weight)
+            weight, rows = _converted(self.weight, self.dtype), x.numel() // x.shape[-1]
+            packed = self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(
             x.contiguous(), packed, self.bias, "none", [], ""
         )
@@ -78,17 +84,18 @@ class FoldedUpsample(nn.Module):
     same one are summed: 4/9 of the multiplications, the same result but for rounding.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
         weight = layer.weight.detach()
         wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
         folded = _summed(_summed(wide, 2), 4).transpose(0, 1).flatten(0, 2)
-        small = nn.Conv2d(weight.shape[1], folded.shape[0], 2, padding=1, bias=False)
-        small.weight = nn.Parameter(folded.to(weight.dtype), requires_grad=False)
+        with without_memory():
+            small = nn.Conv2d(weight.shape[1], folded.shape[0], 2, padding=1, bias=False)
+        small.weight = nn.Parameter(folded.to(dtype), requires_grad=False)
         if layer.bias is not None:
             small.bias = nn.Parameter(layer.bias.detach().repeat(4), requires_grad=False)
-        self.conv = PackedConvolution(small)
-        self.whole = PackedConvolution(layer)
+        self.conv = PackedConvolution(small, dtype)
+        self.whole = PackedConvolution(layer, dtype)
 
     def forward(self, x: Tensor, space: Sequence[int] | None = None) -> Tensor:
         batch, _, height, width = x.shape
@@ -142,7 +149,7 @@ class WinogradConvolution(nn.Module):
         batch, channels, height, width = x.shape
         rows, columns = height // 2, width // 2
         x = x.permute(0, 2, 3, 1)
-        tiles = _buffer(16 * chunk * rows * columns * channels, x)
+        tiles = _buffer(16 * chunk * rows * columns * channels, x.dtype)
         tiles = tiles.view(16, chunk, rows, columns, channels)
         result = x.new_empty(batch, height, width, self.weight.shape[0])
         for start in range(0, batch, chunk):
@@ -164,7 +171,7 @@ class WinogradConvolution(nn.Module):
         if not self._packed:
             self._packed = [
                 torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), flat.shape[1])
-                for weight in _transformed(self.weight)
+                for weight in _transformed(self.weight, self.plain.dtype)
             ]
         return [
             torch.ops.mkldnn._linear_pointwise(part, weight, None, "none", [], "").view(
@@ -228,17 +235,11 @@ class InPlaceResBlock(nn.Module):
         return changed
 
 
-def _unpacked(weight: Tensor | None, packed: Tensor | None) -> Tensor:
-    """The weight as torch lays it out; out of the packed one where that is all there is."""
-    if weight is None:
-        assert packed is not None
-        return packed.to_dense()
-    return weight
-
-
-def _worth_keeping(weight: Tensor | None) -> Tensor | None:
-    """A float32 weight beside its packed form, since it is the model's own; no other copy."""
-    return weight if weight is not None and weight.dtype == torch.float32 else None
+def _converted(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in a type, until the next is: in scratch memory where its type changes."""
+    if weight.dtype == dtype:
+        return weight
+    return _buffer(weight.numel(), dtype).view(weight.shape).copy_(weight)
 
 
 def _watched(x: Tensor) -> bool:
@@ -246,20 +247,21 @@ def _watched(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
-def _buffer(size: int, like: Tensor) -> Tensor:
+def _buffer(size: int, dtype: torch.dtype) -> Tensor:
     """Scratch memory of this thread, used again and again: fresh pages cost more than the sums."""
-    held: Tensor | None = getattr(_scratch, str(like.dtype), None)
+    held: Tensor | None = getattr(_scratch, str(dtype), None)
     if held is None or held.numel() < size:
-        held = torch.empty(size, dtype=like.dtype)
-        setattr(_scratch, str(like.dtype), held)
+        with torch.inference_mode(False):  # else it could be written to in that mode only
+            held = torch.empty(size, dtype=dtype)
+        setattr(_scratch, str(dtype), held)
     return held[:size]
 
 
-def _transformed(weight: Tensor) -> Tensor:
+def _transformed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """G w Gᵀ, as 16 matrices (out, in): (16, out, in)."""
     g = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
     changed = torch.einsum("uk,oikl,vl->uvoi", g, weight.double(), g)
-    return changed.flatten(0, 1).to(weight.dtype)
+    return changed.flatten(0, 1).to(dtype)
 
 
 def _tiles_in(padded: Tensor, tiles: Tensor) -> None:

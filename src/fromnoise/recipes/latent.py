@@ -45,9 +45,10 @@ UNET: Config = {
 """The two networks of 4×8×8 latents that are compared: as many operations in each step, in 5 %."""
 
 
-def _train(steps: int, rate: float = 1e-3) -> TrainSettings:
+def _train(steps: int, rate: float = 1e-3, optimizer: str = "adamw") -> TrainSettings:
     return TrainSettings(
         steps=steps,
+        optimizer=optimizer,
         batch_size=64,
         learning_rate=rate,
         precision="bfloat16",
@@ -110,7 +111,7 @@ def _scenes(name: str, summary: str, paper: str, net: Config) -> Recipe:
         parameterization={"kind": "v"},
         encoders={"prompt": _PROMPT},
         objective=ObjectiveSettings(condition_dropout=0.1, time_sampling="low_discrepancy"),
-        train=_train(6000),
+        train=_train(3000, 2e-3, "muon"),
         sampling=SamplingSettings(grid="uniform", steps=25, guidance=3.0),
     )
 
@@ -158,6 +159,6 @@ def shapes_vq_masked() -> Recipe:
         parameterization={"kind": "tokens"},
         encoders={"prompt": _PROMPT},
         objective=MaskedSettings(condition_dropout=0.1),
-        train=_train(6000),
+        train=_train(3000, 2e-3, "muon"),
         sampling=SamplingSettings(sampler="maskgit", grid="uniform", steps=12, guidance=3.0),
     )
