@@ -269,14 +269,14 @@ def refiner(folder: Path, plan: Any = None, wide: bool = False) -> Any:
     )
 
 
-def ldm_text(folder: Path, plan: Any = None) -> Any:
+def ldm_text(folder: Path, plan: Any = None, wide: bool = False) -> Any:
     config = LDMBertConfig(
         vocab_size=40,
         encoder_layers=2,
         encoder_ffn_dim=24,
         encoder_attention_heads=2,
-        head_dim=8,
-        d_model=16,
+        head_dim=64 if wide else 8,
+        d_model=64 if wide else 16,
         pad_token_id=0,
     )
     words = folder / "words"
@@ -284,32 +284,34 @@ def ldm_text(folder: Path, plan: Any = None) -> Any:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "red", "##s", "dog"]
     (words / "vocab.txt").write_text("\n".join(pieces) + "\n")
     return diffusers.LDMTextToImagePipeline(
-        vqvae=vae(4),
+        vqvae=vae(4, wide),
         bert=randomised(LDMBertModel(config)),
         tokenizer=BertTokenizer(str(words / "vocab.txt"), model_max_length=77),
-        unet=unet(),
+        unet=unet(wide),
         scheduler=plan or scheduler(),
     )
 
 
-def ldm(folder: Path, plan: Any = None) -> Any:
+def ldm(folder: Path, plan: Any = None, wide: bool = False) -> Any:
+    """wide: its latents are not scaled either, as those of the published ones are not."""
     del folder
+    widths, groups = ((32, 64), 32) if wide else ((8, 16), 4)
     codec = VQModel(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
+        block_out_channels=widths,
         latent_channels=3,
         num_vq_embeddings=32,
-        norm_num_groups=4,
-        scaling_factor=0.5,
+        norm_num_groups=groups,
+        scaling_factor=1.0 if wide else 0.5,
     )
     network = UNet2DModel(
         sample_size=8,
-        block_out_channels=(8, 16),
+        block_out_channels=widths,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
-        norm_num_groups=4,
+        norm_num_groups=groups,
     )
     from diffusers import LDMPipeline
 

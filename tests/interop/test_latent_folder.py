@@ -13,6 +13,7 @@ from interop import latent_pipelines as tiny
 from torch import Tensor
 
 import fromnoise as fn
+from fromnoise.core import tensorread
 from fromnoise.core.errors import FileError, FromNoiseError, ShapeError, UsageError
 from fromnoise.core.images import to_pil, to_tensor
 from fromnoise.core.randomness import Noise
@@ -289,6 +290,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def spoilt(folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(folder, tmp_path / "spoilt")
+
+
+def test_weights_left_in_the_file_draw_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = fn.load(folder).sample(1, prompt="a cat", steps=3, dtype="float32").tensor
+    monkeypatch.setattr(tensorread, "_LARGE", 0)
+    model = fn.load(folder)
+    apart = [p for p in model.denoiser.net.parameters() if p.data_ptr() % 64]
+    assert apart, "no weight is where a map would leave it"
+    assert torch.equal(model.sample(1, prompt="a cat", steps=3, dtype="float32").tensor, read)
 
 
 def test_it_is_an_ordinary_model(folder: Path, tmp_path: Path) -> None:

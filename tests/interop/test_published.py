@@ -16,7 +16,7 @@ from fromnoise.interop.published import MODELS, Published, from_command_line, pu
 from fromnoise.parameterizations import PARAMETERIZATIONS
 from fromnoise.processes import PROCESSES
 
-QUICK = ["adm-64", "adm-classifier-512", "ncsn++", "dit-s/8"]
+QUICK = ["adm-64", "adm-classifier-512", "ncsn++", "dit-s/8", "ldm-celebahq"]
 TWINS = {
     "adm-256-uncond": "adm-lsun-256",
     "ddpm++": "ddpm++-sub-vp",
@@ -95,6 +95,21 @@ def test_the_network_is_told_the_index_as_published(name: str, count: int, told:
     t = schedule.index_time(index)
     times = PARAMETERIZATIONS.build(diffusion.parameterization).time(t, schedule(t))
     torch.testing.assert_close(times, index.double() * told, rtol=0, atol=1e-9)
+
+
+def test_latents_are_read_as_published() -> None:
+    """Its "linear" is linear in √β, and the betas are those of the published configurations."""
+    for name, ends in (("ldm-celebahq", (0.0015, 0.0195)), ("ldm-text2img", (0.00085, 0.012))):
+        model = published(name)
+        assert model.diffusion is not None and "autoencoder" in model.why_not
+        schedule = PROCESSES.build(model.diffusion.process).schedule
+        wanted = torch.linspace(ends[0] ** 0.5, ends[1] ** 0.5, 1000, dtype=torch.float64) ** 2
+        torch.testing.assert_close(schedule.betas, wanted, rtol=1e-12, atol=0)
+        index = torch.tensor([0, 500, 999])
+        t = schedule.index_time(index)
+        reading = PARAMETERIZATIONS.build(model.diffusion.parameterization)
+        torch.testing.assert_close(reading.time(t, schedule(t)), index.double(), rtol=0, atol=1e-9)
+    assert {name for name in nets.PRESETS if name.startswith("ldm-")} <= MODELS.keys()
 
 
 def test_schedules_have_the_published_values() -> None:

@@ -252,6 +252,7 @@ def test_where_the_vocabulary_is_looked_for(
 
 
 UNET, VAE = "model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.w"
+TOLD = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ UNET, VAE = "model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.
     [
         ([VAE], "holds an autoencoder alone; give it to a model with --vae"),
         (["encoder.conv_in.weight"], "holds an autoencoder alone"),
-        ([UNET, VAE], "holds a U-Net and no text encoder"),
+        ([UNET, TOLD, VAE], "holds a U-Net and no text encoder"),
         ([UNET], "holds a U-Net and no autoencoder"),
         (["input_blocks.0.0.weight"], "holds a U-Net alone"),
         (["down_blocks.0.x"], "holds a U-Net of diffusers alone; give the folder"),
@@ -292,7 +293,7 @@ def test_what_has_no_single_file(tmp_path: Path) -> None:
     from interop import foreign
 
     foreign.saved(tmp_path / "ddim", "DDIMPipeline", foreign.unet(), tiny.scheduler())
-    with pytest.raises(UsageError, match="is no Stable Diffusion"):
+    with pytest.raises(UsageError, match="is no Stable Diffusion .*, nor latent diffusion"):
         converted(tmp_path / "ddim", tmp_path / "x.safetensors", "single-file")
     assert not (tmp_path / "x.safetensors").exists()
 

@@ -24,8 +24,9 @@ class LDMBert(Reading):
     U-Net, not before it; only the vocabulary is BERT's.
 
     vocabulary: ids it embeds. heads: each head_width wide, whatever the width. hidden: middle of
-    the MLPs. frozen: whether its weights are kept from training. The defaults are those of the
-    large model; the small one has width 640, heads 8 and hidden 2560.
+    the MLPs. frozen: whether its weights are kept from training. logits: whether it holds the map
+    to logits of published files, which nothing reads, for them to be written whole. The defaults
+    are those of the large model; the small one has width 640, heads 8 and hidden 2560.
     The pieces of words are data, not configuration: `set_vocabulary`.
     Raises UsageError for prompts of less than three tokens.
     Reference: Rombach et al. 2022, appendix E.2.2.
@@ -41,6 +42,7 @@ class LDMBert(Reading):
         head_width: int = 64,
         hidden: int = 5120,
         frozen: bool = True,
+        logits: bool = False,
     ) -> None:
         super().__init__()
         if length < 3:
@@ -52,6 +54,7 @@ class LDMBert(Reading):
         nn.init.normal_(self.position, std=_STD)
         self.tower = Tower(width, depth, heads, hidden, head_width=head_width, bias=False)
         self.norm = nn.LayerNorm(width)
+        self.logits = nn.Linear(width, vocabulary) if logits else None
         self.requires_grad_(not frozen)
 
     def set_vocabulary(self, vocabulary: WordPieces) -> "LDMBert":

@@ -4,7 +4,7 @@ A single file holds no vocabulary, and CLIP has one: it is looked for beside the
 hub's cache.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -86,18 +86,26 @@ def vocabulary(path: Path, place: Place) -> Vocabulary:
 
     Raises FileError that says where to put one, or for one that is damaged.
     """
-    for folder in (path.parent, path.parent / "tokenizer", path.with_suffix("")):
+    for folder in vocabulary_folders(path, _HELD):
         if _holds(folder):
             return _padded(read_vocabulary(folder), place)
-    for name, inside in _HELD:
-        found = hub.held(name)
-        if found is not None and _holds(found / inside):
-            return _padded(read_vocabulary(found / inside), place)
     raise FileError(
         f"{path} reads prompts by CLIP's vocabulary, which such a file does not hold: put "
         f"vocab.json and merges.txt, or tokenizer.json, beside it or into {path.parent}/tokenizer, "
         "or pull it once with `fromnoise models pull openai/clip-vit-large-patch14`"
     )
+
+
+def vocabulary_folders(path: Path, held: Iterable[tuple[str, str]]) -> Iterator[Path]:
+    """Where a vocabulary for a single file may lie: beside it, then in the hub's cache.
+
+    held: repositories, and the folder in each.
+    """
+    yield from (path.parent, path.parent / "tokenizer", path.with_suffix(""))
+    for name, inside in held:
+        found = hub.held(name)
+        if found is not None:
+            yield found / inside
 
 
 def _holds(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from torch import Tensor
 
@@ -52,6 +53,11 @@ def autoencoder_weights(tensors: State, where: str) -> dict[str, Tensor]:
         raise FileError(f"{where} holds no autoencoder: nothing in it is called {PREFIX}{_FIRST}")
     found = {name[len(prefix) :]: tensors[name] for name in tensors if name.startswith(prefix)}
     return {name: value for name, value in found.items() if not name.startswith(_BESIDE)}
+
+
+def has_codebook(tensors: Mapping[str, Any]) -> bool:
+    """Whether the autoencoder of a whole model is one of a codebook, by the names in its file."""
+    return PREFIX + _CODEBOOK in tensors
 
 
 def autoencoder_config(state: State, where: str, scaling: float) -> Config:

@@ -19,6 +19,9 @@ from fromnoise.nets.latent_presets import LATENT_PRESETS
 from fromnoise.nets.unet import UNet
 
 PREFIX = "model.diffusion_model."
+TOLD = ".attn2.to_k.weight"
+"""How the names end of what attends to tokens; where there is none, it is told none."""
+
 _AVERAGED = "model_ema."
 _WAVES = 256
 # What stable unCLIP is told is one vector of one of these widths.
@@ -67,12 +70,13 @@ def has_average(tensors: State) -> bool:
     return any(name.startswith(f"{_AVERAGED}diffusion_model") for name in tensors)
 
 
-def unet_config(state: State, where: str) -> Config:
+def unet_config(state: State, where: str, heads: Mapping[str, int] | None = None) -> Config:
     """The configuration of our U-Net for the weights `unet_weights` gives.
 
-    The number of heads is not in the shapes: it is that of the published network of the same
-    widths, else 8 for Stable Diffusion 1 and the ×4 upscaler, and as many as are 64 wide for what
-    has linear projections. An attention as wide as the tokens is taken to look at the picture.
+    heads: how many `heads` attend, or their `head_channels`, where it is known. It is not in the
+    shapes: otherwise it is that of the published network of the same widths, else 8 for Stable
+    Diffusion 1 and the ×4 upscaler, and as many as are 64 wide for what has linear projections. An
+    attention as wide as the tokens is taken to look at the picture.
     Raises FileError for weights that are no such U-Net, or whose heads cannot be told.
     """
     first, last = _tensor(state, "input_blocks.0.0.weight", where), _tensor(state, _LAST, where)
@@ -99,7 +103,7 @@ def unet_config(state: State, where: str) -> Config:
         "time": "adm",
         "accepts": {"tokens": told, "channels": extra, "vector": vector},
     }
-    config["attention"] |= _heads(config, where)
+    config["attention"] |= heads or _heads(config, where)
     return config
 
 
@@ -159,7 +163,7 @@ def _attention(state: State, place: str, width: int) -> _Attention | None:
 
 def _tokens(state: State) -> int | None:
     """The width of the tokens that are attended to."""
-    keys = [value for name, value in state.items() if name.endswith(".attn2.to_k.weight")]
+    keys = [value for name, value in state.items() if name.endswith(TOLD)]
     return keys[0].shape[1] if keys else None
 
 
@@ -202,7 +206,9 @@ def _heads(config: Config, where: str) -> Config:
     if made is None:
         raise FileError(
             f"{where}: how many heads its attention has is not in the file, and no published U-Net "
-            f"has {config['channels']} channels and multipliers {config['multipliers']}"
+            f"has {config['channels']} channels and multipliers {config['multipliers']}; a YAML of "
+            "the same name beside it may say how wide a head is: model: {params: {unet_config: "
+            "{params: {num_head_channels: 32}}}}"
         )
     if made["projection"] == "linear" and "label" not in config["accepts"]["vector"]:
         return {"heads": 1, "head_channels": 64}

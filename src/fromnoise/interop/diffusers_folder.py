@@ -19,7 +19,7 @@ from fromnoise.core.config import Kinds
 from fromnoise.core.errors import FileError, UsageError
 from fromnoise.core.files import read_header, read_json
 from fromnoise.core.meta import without_memory
-from fromnoise.core.tensorread import read_tensors
+from fromnoise.core.tensorread import every, none, read_tensors
 from fromnoise.core.tensors import fingerprint
 from fromnoise.denoisers import NetworkDenoiser
 from fromnoise.encoders import Conditioning, Label
@@ -103,19 +103,20 @@ def open_network(folder: Path) -> Model:
 def weights(folder: Path, start: str = WEIGHTS) -> dict[str, Tensor]:
     """The tensors of a network's folder in float32: one file or several, of any variant.
 
-    start: of the files' names. The plain file is taken before a variant (.fp16.). Raises FileError
-    when there is none, when there are only pickles, or when an index names a file that is not one
-    beside it.
+    start: of the files' names, which those of encoders have of their own. The plain file is taken
+    before a variant (.fp16.). Raises FileError when there is none, when there are only pickles, or
+    when an index names a file that is not one beside it.
     """
     single = sorted(folder.glob(f"{start}*.safetensors"), key=lambda path: len(path.name))
     single = [path for path in single if "-of-" not in path.name]
     sharded = sorted(folder.glob(f"{start}*.index*.json"), key=lambda path: len(path.name))
     sharded = [path for path in sharded if ".safetensors" in path.name]
     plain = [path for path in single if path.name == f"{start}.safetensors"]
+    mapped = every if start == WEIGHTS else none
     if plain or (single and not sharded):
-        return file_tensors((plain or single)[0])
+        return file_tensors((plain or single)[0], mapped=mapped)
     if sharded:
-        return _shards(sharded[0])
+        return _shards(sharded[0], mapped)
     raise _no_weights(folder, start)
 
 
@@ -125,15 +126,19 @@ def shapes_only() -> AbstractContextManager[None]:
 
 
 def file_tensors(
-    path: Path, wanted: Callable[[str], bool] = lambda name: True
+    path: Path,
+    wanted: Callable[[str], bool] = every,
+    mapped: Callable[[str], bool] = every,
 ) -> dict[str, Tensor]:
-    """The tensors of a file in float32, each in memory of its own; see `read_tensors`.
+    """The tensors of a file in float32; see `read_tensors`.
 
-    wanted: of which names. Within `shapes_only` they are on the meta device, and within `as_stored`
-    they keep the types of the file.
+    wanted: of which names. mapped: which may stay in the file; not those of encoders, which are
+    computed with where they stand, while `layers.fast` lays the others out anew. Within
+    `shapes_only` they are on the meta device, and within `as_stored` they keep the types of the
+    file.
     """
     if not _SHAPES_ONLY.get():
-        return read_tensors(path, None if _AS_STORED.get() else torch.float32, wanted)
+        return read_tensors(path, None if _AS_STORED.get() else torch.float32, wanted, mapped)
     shapes = read_header(path).shapes
     return {n: torch.empty(shape, device="meta") for n, shape in shapes.items() if wanted(n)}
 
@@ -141,6 +146,11 @@ def file_tensors(
 def as_stored() -> AbstractContextManager[None]:
     """Within it, what is opened has weights of the types of its files: to be written, not run."""
     return _set(_AS_STORED)
+
+
+def kept_as_stored() -> bool:
+    """Whether what is opened now is to be written, so that nothing in it may be lost."""
+    return _AS_STORED.get()
 
 
 @contextmanager
@@ -152,7 +162,7 @@ def _set(flag: ContextVar[bool]) -> Iterator[None]:
         flag.reset(token)
 
 
-def _shards(index: Path) -> dict[str, Tensor]:
+def _shards(index: Path, mapped: Callable[[str], bool]) -> dict[str, Tensor]:
     listed = json_object(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
         raise FileError(f"{index} has no weight_map of files by name; the file is damaged")
@@ -161,7 +171,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
         # The name comes from a file: it must stay beside it.
         if Path(file).name != file or "\\" in file or not file.endswith(".safetensors"):
             raise FileError(f"{index} names {file!r}, which is no safetensors file beside it")
-        tensors.update(file_tensors(index.parent / file))
+        tensors.update(file_tensors(index.parent / file, mapped=mapped))
     missing = sorted(listed.keys() - tensors.keys())
     if missing:
         raise FileError(f"{index} lists {missing[0]!r}, which {listed[missing[0]]} does not hold")

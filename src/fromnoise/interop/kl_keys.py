@@ -115,8 +115,9 @@ def scaling(config: Mapping[str, Any]) -> float:
     """The scaling of a codec's latents. UsageError for one that was measured channel by channel."""
     if config["scaling"] == MEASURED:
         raise UsageError(
-            "the latents of this autoencoder have a scale measured for each channel, and diffusers "
-            "has one number for all; a codec with a number for its `scaling` can be written"
+            "the latents of this autoencoder have a scale measured for each channel, and other "
+            "programs have one number for all; a codec with a number for its `scaling` can be "
+            "written"
         )
     return float(config["scaling"])
 

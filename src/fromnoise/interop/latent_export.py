@@ -127,6 +127,11 @@ def _encoders(model: Model, place: Path, index: Index) -> list[str]:
             index["image_encoder"] = ["transformers", "CLIPVisionModelWithProjection"]
             _feature_extractor(encoder.size, place, index)
         elif isinstance(encoder, LDMBert):
+            if encoder.logits is None:
+                notes.append(
+                    "left out: the text encoder's map to logits, which nothing reads and a model "
+                    "folder does not hold; diffusers draws one at random"
+                )
             state = ldm_bert_keys.to_theirs(encoder.state_dict(), encoder)
             _write(place / "bert", ldm_bert_keys.settings(encoder.config), state, _STATES)
             _pieces(encoder, place / "tokenizer")

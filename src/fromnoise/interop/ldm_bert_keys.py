@@ -1,14 +1,14 @@
 """The text encoder of the first latent diffusion: its weights, both ways, and its folder.
 
 Two programs write it: diffusers (`LDMBertModel`) and latent diffusion itself, in a single file.
-Both also hold a map to logits, which nothing needs: it is passed over, and not written.
+Both also hold a map to logits, which nothing needs: it is read where all is to be written again
+(`diffusers_folder.as_stored`), and passed over otherwise.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from fromnoise.core.files import read_json
 from fromnoise.core.meta import without_memory
 from fromnoise.encoders.ldm_bert import LDMBert
 from fromnoise.encoders.wordpieces import read_word_pieces
-from fromnoise.interop.diffusers_folder import weights
+from fromnoise.interop.diffusers_folder import kept_as_stored, weights
 from fromnoise.interop.diffusers_nets import Config
 from fromnoise.interop.layout import Entry, checked, layers, read, write
 
@@ -101,7 +101,8 @@ def config_of(state: Mapping[str, Tensor], where: str) -> Config:
     if lacking:
         raise FileError(f"{where} holds no BERT of latent diffusion: it lacks {PREFIX}{lacking[0]}")
     embedded, positions, query, first = (state[PREFIX + name].shape for name in names)
-    depth = sum(name.endswith("1.to_q.weight") for name in state)
+    start, end = f"{PREFIX}attn_layers.", "1.to_q.weight"
+    depth = sum(name.startswith(start) and name.endswith(end) for name in state)
     return {
         "kind": "ldm_bert",
         "vocabulary": embedded[0],
@@ -130,6 +131,7 @@ def table(encoder: LDMBert, program: Program = "diffusers") -> list[Entry]:
     start = "model." if ours else PREFIX
     last = "layer_norm" if ours else "norm"
     pairs = [("embedding", f"{start}{tokens}"), ("norm", f"{start}{last}")]
+    pairs.append(("logits", _logits(program)))
     for i in range(len(encoder.tower.blocks)):
         for part, theirs, place in _BLOCK:
             there = f"layers.{i}.{theirs}" if ours else _theirs(i, place, "")
@@ -142,8 +144,8 @@ def to_ours(
     state: Mapping[str, Tensor], encoder: LDMBert, program: Program = "diffusers"
 ) -> dict[str, Tensor]:
     """Their state dict under our names. Raises FileError that names what is missing or surplus."""
-    start = "to_logits." if program == "diffusers" else f"{PREFIX}to_logits."
-    logits = [name for name in state if name.startswith(start)]
+    start = f"{_logits(program)}."
+    logits = [name for name in state if name.startswith(start)] if encoder.logits is None else []
     return read(table(encoder, program), state, logits)
 
 
@@ -153,6 +155,17 @@ def to_theirs(
     """Our state dict under their names: the inverse of `to_ours`, bit for bit."""
     own = {name: value for name, value in state.items() if name != "vocabulary"}
     return write(table(encoder, program), own)
+
+
+def _logits(program: Program) -> str:
+    """The name of the map to logits."""
+    return "to_logits" if program == "diffusers" else f"{PREFIX}to_logits"
+
+
+def fill(encoder: LDMBert, state: Mapping[str, Tensor]) -> None:
+    """Put the weights of `to_ours` into an encoder that was made without memory."""
+    encoder.load_state_dict({**state, "vocabulary": encoder.vocabulary}, assign=True)
+    encoder.requires_grad_(False)
 
 
 def open_bert(folder: str | Path, tokenizer: str | Path | None = None) -> LDMBert:
@@ -169,9 +182,10 @@ def open_bert(folder: str | Path, tokenizer: str | Path | None = None) -> LDMBer
         raise FileError(f"{path}: model_type {kind!r} is no {_KIND}")
     arguments = config(raw, str(path))
     del arguments["kind"]
+    state = weights(folder, "model")
     with without_memory():
-        made = LDMBert(**arguments)
-    state = to_ours(weights(folder, "model"), made)
-    made.load_state_dict({**state, "vocabulary": torch.zeros(0, dtype=torch.uint8)}, assign=True)
+        made = LDMBert(**arguments, logits=kept_as_stored() and "to_logits.weight" in state)
     beside = folder.parent / "tokenizer" if tokenizer is None else Path(tokenizer)
-    return made.requires_grad_(False).set_vocabulary(read_word_pieces(beside))
+    ours = to_ours(state, made)
+    fill(made.set_vocabulary(read_word_pieces(beside)), ours)
+    return made

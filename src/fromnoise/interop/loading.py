@@ -22,8 +22,8 @@ def load(source: str | Path) -> Model:
 
     `emoji` comes with the package (`builtin.names()` lists them). A path is that of a run folder,
     its checkpoint, a model folder, a folder that diffusers wrote (a pipeline's, or one network's),
-    or one safetensors file with a whole Stable Diffusion. A name is owner/name or
-    owner/name@revision; the local cache is looked into first, and nothing is reached where the
+    or one safetensors file with a whole Stable Diffusion or latent diffusion. A name is owner/name
+    or owner/name@revision; the local cache is looked into first, and nothing is reached where the
     model is in it. A path that is there is a path, and so is all that begins with a folder that is
     there, or with `runs`, `models`, `checkpoints` or `samples`.
 

@@ -161,6 +161,35 @@ def _dit(name: str) -> Published:
     return Published(name, net, "dit", "legacy", steps(1000, "linear", True), net["size"], why_not)
 
 
+_LATENT = {
+    "ldm-celebahq": (64, 0.0195),
+    "ldm-churches": (32, 0.0155),
+    "ldm-imagenet": (64, 0.0195),
+    "ldm-imagenet-f8": (32, 0.0195),
+    "ldm-text2img": (32, 0.012),
+    "ldm-text2img-256": (64, 0.0195),
+    "ldm-layout2img": (64, 0.0205),
+    "ldm-super-resolution": (64, 0.0155),
+    "ldm-inpainting": (64, 0.0205),
+    "ldm-semantic": (64, 0.0205),
+}
+"""U-Nets of latent diffusion → the size of their latents and the last β, as they were trained."""
+
+
+def _latent(name: str) -> Published:
+    """A U-Net of latent diffusion by itself; a whole model in one file is opened as such."""
+    size, last = _LATENT[name]
+    why_not = "it draws latents, and the autoencoder that makes pictures of them is not in the file"
+    first = 0.00085 if name == "ldm-text2img" else 0.0015
+    schedule: Config = {"kind": "scaled_linear", "beta_start": first, "beta_end": last}
+    diffusion = Diffusion(
+        {"kind": "gaussian", "schedule": schedule},
+        {"kind": "eps", "clock": "index", "clock_scale": 1000.0},
+        defaults=Defaults(sampler="ddim", grid="leading", steps=50),
+    )
+    return Published(name, PRESETS[name](), "guided-diffusion", "legacy", diffusion, size, why_not)
+
+
 def _later(make: Callable[..., Published], *given: Any) -> Callable[[], Published]:
     return lambda: make(*given)
 
@@ -170,6 +199,7 @@ MODELS: dict[str, Callable[[], Published]] = {
     **{name: _later(_classifier, name, flags) for name, flags in CLASSIFIERS.items()},
     **{name: _later(_score_sde, name) for name in _SCORE_SDE},
     **{name: _later(_dit, name) for name in PRESETS if name.startswith("dit-")},
+    **{name: _later(_latent, name) for name in _LATENT},
 }
 """Published models whose files can be read, by name."""
 

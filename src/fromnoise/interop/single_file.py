@@ -1,4 +1,4 @@
-"""Opening a whole Stable Diffusion in one file, as CompVis and Stability laid it out.
+"""Opening a whole model of latents in one file, as CompVis and Stability laid it out.
 
 Such a file says no configuration: what it is follows from its names and shapes. What a network
 predicts does not; see `single_said`.
@@ -16,11 +16,19 @@ from fromnoise.codecs import CODECS
 from fromnoise.core.errors import FileError
 from fromnoise.core.files import read_header, refuse_pickle
 from fromnoise.encoders import CLIPText, Encoder, JoinedCLIP
-from fromnoise.interop import clip_single, compvis_autoencoder, compvis_unet, single_said
+from fromnoise.interop import (
+    bert_single,
+    clip_single,
+    compvis_autoencoder,
+    compvis_unet,
+    single_families,
+    single_said,
+)
 from fromnoise.interop.clip_single import Place
 from fromnoise.interop.diffusers_folder import built, file_tensors
 from fromnoise.interop.diffusers_nets import Config
 from fromnoise.interop.latent_model import Parts, assembled
+from fromnoise.interop.single_families import UPSCALER, Family, V
 from fromnoise.model import Model
 from fromnoise.model.files import fill
 from fromnoise.nets import UNet
@@ -30,53 +38,22 @@ from fromnoise.schedules import scaled_linear
 SKIPPED = "fromnoise_text_layers"
 """In the metadata of files written here: "used" where the text encoder has no unused last layer."""
 
-_OLD: Config = {
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "num_train_timesteps": 1000,
-    "steps_offset": 1,
-}
-_PNDM = _OLD | {
-    "_class_name": "PNDMScheduler",
-    "skip_prk_steps": True,
-    "set_alpha_to_one": False,
-}
-_DDIM = _OLD | {
-    "_class_name": "DDIMScheduler",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-}
-_EULER = _OLD | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
-_V = "v_prediction"
-_UPSCALER = {"beta_start": 0.0001, "beta_end": 0.02}
 _LOW_RES_MOST = 350
-
-
-@dataclass(frozen=True)
-class Family:
-    """What is the same in all files of a family, and not in them. size: of latents."""
-
-    name: str
-    texts: tuple[Place, ...]
-    scheduler: Config
-    size: int = 64
-    scaling: float = 0.18215
-    guidance: float = 7.5
-    zeros: bool = True
 
 
 @dataclass(frozen=True)
 class Found:
     """A file that holds a whole model: its family, and the shapes of its weights on meta.
 
-    scheduler: that of its family, changed by what the file itself says.
+    net, codec: configurations. scheduler: that of its family, changed by what the file itself says
+    and a YAML beside it.
     """
 
     path: Path
     family: Family
     shapes: Mapping[str, Tensor]
     net: Config
+    codec: Config
     scheduler: Config
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,45 +64,38 @@ def is_single(names: Mapping[str, Any]) -> bool:
 
 
 def open_single(path: Path) -> Model:
-    """The model of one file: Stable Diffusion 1, 2, inpainting, depth, ×4, XL or its refiner.
+    """The model of one file: Stable Diffusion 1, 2, inpainting, depth, ×4, XL or its refiner, or
+    latent diffusion told a text or nothing.
 
-    A YAML of the same name beside it is read for what the network predicts, the betas and the scale
-    of latents, else what the file says of that (`single_said.marked`). Without either, a plain
-    Stable Diffusion 2 is taken to predict v, as its 768 does.
+    A YAML of the same name beside it is read for what the network predicts, its heads, the betas
+    and the scale of latents, else what the file says of that (`single_said`). Without either, a
+    plain Stable Diffusion 2 is taken to predict v, as its 768 does.
     Raises FileError for a file that holds a part only, is damaged, cut short, a pickle, or of
     another kind, and where there is no vocabulary for its prompts.
     """
     refuse_pickle(path)
     found = recognised(path)
     where, family = str(path), found.family
-    said = single_said.beside(path)
-    codec_shapes = compvis_autoencoder.autoencoder_weights(found.shapes, where)
-    scaling = family.scaling if said.scale_factor is None else said.scale_factor
-    codec_config = compvis_autoencoder.autoencoder_config(codec_shapes, where, scaling)
     net: UNet = built(found.net, where)
-    codec = built(codec_config, where, CODECS)
-    whole = found.metadata.get(SKIPPED) != "used"
-    texts = [
-        clip_single.text_encoder(found.shapes, place, where, whole and _whole(found, place))
-        for place in family.texts
-    ]
-    words = [clip_single.vocabulary(path, place) for place in family.texts]
-    tensors = file_tensors(path, wanted(family))
+    codec = built(found.codec, where, CODECS)
+    # What is small is read first, so that a fault in it is told at once.
+    texts = _texts(found)
+    bert = bert_single.text_encoder(found.shapes, path) if family.bert else None
+    tensors = file_tensors(path, wanted(family), _laid_out_anew)
     _fill_net(net, tensors, path)
     state = compvis_autoencoder.autoencoder_weights(tensors, where)
     fill(codec, compvis_autoencoder.autoencoder_to_ours(state, codec), path, assign=True)
-    for encoder, place, vocabulary in zip(texts, family.texts, words, strict=True):
+    for encoder, place in zip(texts, family.texts, strict=True):
         clip_single.fill_text(encoder, tensors, place)
-        encoder.set_vocabulary(vocabulary)
+    if bert is not None:
+        bert_single.fill_text(bert, tensors)
     del tensors, state
-    scheduler = found.scheduler | single_said.scheduled(said)
     # Of the published, those of v are the larger ones.
     wide = family.texts == (clip_single.SD2,) and family.size == 64
-    size = 96 if wide and scheduler.get("prediction_type") == _V else family.size
-    low_res = scaled_linear(1000, **_UPSCALER), _LOW_RES_MOST
-    parts = Parts(
-        net, (size, size), codec, _reads(texts, family), scheduler, family.guidance, low_res
-    )
+    size = 96 if wide and found.scheduler.get("prediction_type") == V else family.size
+    low_res = scaled_linear(1000, **UPSCALER), _LOW_RES_MOST
+    reads = {"prompt": bert} if bert is not None else _reads(texts, family)
+    parts = Parts(net, (size, size), codec, reads, found.scheduler, family.guidance, low_res)
     return assembled(parts, family.name, path)
 
 
@@ -134,76 +104,49 @@ def recognised(path: Path) -> Found:
     header = read_header(path)
     shapes = {name: torch.empty(s, device="meta") for name, s in header.shapes.items()}
     if not is_single(shapes):
-        raise FileError(f"{path} {_part(shapes)}")
+        raise FileError(f"{path} {single_families.part(shapes)}")
     where = str(path)
-    for prefix, what in (
-        (compvis_autoencoder.PREFIX, "autoencoder"),
-        (("cond_stage_model.", "conditioner."), "text encoder"),
-    ):
-        if not any(name.startswith(prefix) for name in shapes):
-            raise FileError(
-                f"{path} holds a U-Net and no {what}: nothing in it is called "
-                f"{prefix if isinstance(prefix, str) else prefix[0]}…; give the whole model's file"
-            )
-    net = compvis_unet.unet_config(compvis_unet.unet_weights(shapes, where), where)
-    family = _family(shapes, Accepts.model_validate(net["accepts"]), path)
-    scheduler = family.scheduler | single_said.marked(shapes, header.metadata, where)
-    return Found(path, family, shapes, net, scheduler, header.metadata)
+    told = any(name.endswith(compvis_unet.TOLD) for name in shapes)
+    _check_there(shapes, compvis_autoencoder.PREFIX, "autoencoder", path)
+    if told:
+        _check_there(shapes, ("cond_stage_model.", "conditioner."), "text encoder", path)
+    said = single_said.beside(path)
+    heads = single_said.attention(said, header.metadata, where)
+    net = compvis_unet.unet_config(compvis_unet.unet_weights(shapes, where), where, heads)
+    family = single_families.family(shapes, Accepts.model_validate(net["accepts"]), path)
+    codec_shapes = compvis_autoencoder.autoencoder_weights(shapes, where)
+    scaling = family.scaling if said.scale_factor is None else said.scale_factor
+    codec = compvis_autoencoder.autoencoder_config(codec_shapes, where, scaling)
+    marked = single_said.marked(shapes, header.metadata, where)
+    scheduler = family.scheduler | marked | single_said.scheduled(said)
+    return Found(path, family, shapes, net, codec, scheduler, header.metadata)
 
 
-def _family(shapes: Mapping[str, Tensor], accepts: Accepts, path: Path) -> Family:
-    def there(*places: Place) -> bool:
-        return all(any(name.startswith(place.prefix) for name in shapes) for place in places)
-
-    kind = {"mask": " inpainting", "depth": " depth", "picture": " editing"}
-    suffix = next((text for name, text in kind.items() if name in accepts.channels), "")
-    if "sizes" in accepts.vector and there(*clip_single.XL):
-        return _xl(f"Stable Diffusion XL{suffix}", clip_single.XL)
-    if "sizes" in accepts.vector and there(clip_single.REFINER):
-        return _xl("Stable Diffusion XL refiner", (clip_single.REFINER,), zeros=False)
-    if "low_res" in accepts.channels and there(clip_single.SD2):
-        scheduler = _DDIM | _UPSCALER | {"prediction_type": _V}
-        name = "Stable Diffusion x4 upscaler"
-        return Family(name, (clip_single.SD2,), scheduler, 128, 0.08333, 9.0)
-    if there(clip_single.SD2):
-        # v of the plain one cannot be told from shapes; diffusers takes it for granted, too.
-        plain = _DDIM | {"prediction_type": _V} if not suffix else _PNDM
-        return Family(f"Stable Diffusion 2{suffix}", (clip_single.SD2,), plain)
-    if there(clip_single.SD1):
-        return Family(f"Stable Diffusion 1{suffix}", (clip_single.SD1,), _PNDM)
-    raise FileError(
-        f"{path} holds a U-Net told {accepts} and no text encoder that is known; these are: "
-        "Stable Diffusion 1, 2, their inpainting and depth, x4 upscaler, XL and its refiner"
-    )
+def _laid_out_anew(name: str) -> bool:
+    """Whether a tensor is of the network or the autoencoder, which may be mapped."""
+    return name.startswith((compvis_unet.PREFIX, compvis_autoencoder.PREFIX))
 
 
-def _xl(name: str, texts: tuple[Place, ...], zeros: bool = True) -> Family:
-    return Family(name, texts, _EULER, 128, 0.13025, 5.0, zeros)
+def _check_there(
+    shapes: Mapping[str, Tensor], prefix: str | tuple[str, ...], what: str, path: Path
+) -> None:
+    if not any(name.startswith(prefix) for name in shapes):
+        raise FileError(
+            f"{path} holds a U-Net and no {what}: nothing in it is called "
+            f"{prefix if isinstance(prefix, str) else prefix[0]}…; give the whole model's file"
+        )
 
 
-_PARTS = (
-    ("first_stage_model.", "holds an autoencoder alone; give it to a model with --vae"),
-    ("encoder.conv_in.", "holds an autoencoder alone; give it to a model with --vae"),
-    ("encoder.down_blocks.", "holds an autoencoder alone; give it to a model with --vae"),
-    ("input_blocks.", "holds a U-Net alone, without autoencoder and text encoder"),
-    ("down_blocks.", "holds a U-Net of diffusers alone; give the folder of its pipeline"),
-    ("control_model.", "holds a ControlNet, which is no model by itself"),
-    ("lora_", "holds a LoRA, which is no model by itself"),
-    ("cond_stage_model.", "holds a text encoder alone"),
-    ("text_model.", "holds a text encoder alone"),
-    ("net.", "holds the weights of a model of fromnoise; give the folder that holds it"),
-)
-
-
-def _part(names: Mapping[str, Any]) -> str:
-    """What a file holds that is no whole model."""
-    for start, said in _PARTS:
-        if any(name.startswith(start) for name in names):
-            return said
-    return (
-        "is no whole model: nothing in it is called model.diffusion_model.…; if it is a part of "
-        "one, give the folder that holds it, or convert it: `fromnoise convert FILE OUT`"
-    )
+def _texts(found: Found) -> list[CLIPText]:
+    """CLIP's towers in a file, on the meta device, and their vocabularies."""
+    path, used = found.path, found.metadata.get(SKIPPED) == "used"
+    texts = [
+        clip_single.text_encoder(found.shapes, place, str(path), not used and _whole(found, place))
+        for place in found.family.texts
+    ]
+    for text, place in zip(texts, found.family.texts, strict=True):
+        text.set_vocabulary(clip_single.vocabulary(path, place))
+    return texts
 
 
 def _whole(found: Found, place: Place) -> bool:
@@ -216,9 +159,9 @@ def _whole(found: Found, place: Place) -> bool:
 
 def wanted(family: Family) -> Callable[[str], bool]:
     """Which names of a file are weights of its model."""
-    texts = (place.prefix for place in family.texts)
+    texts = tuple(place.prefix for place in family.texts)
     starts = (compvis_unet.PREFIX, compvis_autoencoder.PREFIX, *texts)
-    return lambda name: name.startswith(starts)
+    return lambda name: name.startswith(starts) or (family.bert and bert_single.wanted(name))
 
 
 def _fill_net(net: UNet, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -227,6 +170,8 @@ def _fill_net(net: UNet, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _reads(texts: Sequence[CLIPText], family: Family) -> dict[str, Encoder]:
+    if not texts:
+        return {}
     if texts[-1].pooled:
         second = texts[1] if len(texts) > 1 else None
         return {"prompt": JoinedCLIP(texts[0], second, zeros=family.zeros)}
