@@ -48,6 +48,11 @@ USES = [
     ("maps-to-pictures", {}, DRAWS),
     ("shapes-text", {}, DRAWS),
     ("photos-ldm", {}, DRAWS),
+    ("digits-gan", {}, DRAWS),
+    ("digits-cold-blur", {}, DRAWS),
+    ("digits-blur-noise", {}, (*DRAWS, "likelihood")),
+    ("digits-hvae", {}, (*DRAWS, "likelihood")),
+    ("shapes-vq-masked", {}, DRAWS),
     ("digits", {}, (*DRAWS, "likelihood")),
     ("points-ddpm", {}, (*DRAWS, "likelihood")),
     (

@@ -210,6 +210,8 @@ def _stream(job: Job, wanted: Sequence[Wanted]) -> Any:
     told = draw_arguments(job.model, job.request, job.opened)
     asked = job.source.arguments(wanted)
     told |= {**asked, "inputs": {**told["inputs"], **asked.get("inputs", {})}}
+    # By itself tiles would be taken where memory is short, and another picture drawn another time.
+    told |= {"tile": job.request.tile or 0}
     told |= {"count": len(wanted), "seed": [one.seed for one in wanted], "batch_size": job.batch}
     return job.model.stream(**told)
 

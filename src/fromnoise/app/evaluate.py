@@ -91,6 +91,12 @@ WAYS = (
         evaluate_samples,
     ),
     Way(
+        lambda recipe, _: recipe.objective.kind == "gan" or recipe.process["kind"] == "cold",
+        "has no likelihood that could be bounded, and is measured by its samples",
+        _DRAWING,
+        evaluate_samples,
+    ),
+    Way(
         lambda *_: True,
         "is measured by its samples and its likelihood",
         _DRAWING | {"likelihood"},

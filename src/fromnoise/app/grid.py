@@ -31,6 +31,7 @@ AXES = (
     "prompt", "label", "prior", "negative", "sampler", "steps", "grid", "guidance", "interval",
     "rescale", "guide", "threshold", "eta", "seed", "width", "height", "input", "image",
     "strength", "hires", "hires_strength", "hires_steps", "hires_upscaler", "clip_skip",
+    "tile",
 )  # fmt: skip
 """What may differ from cell to cell."""
 
@@ -83,6 +84,8 @@ def grid(request: GridRequest, reporter: Reporter) -> int:
         for row, line in enumerate(asked)
         for column, one in enumerate(line)
     ]
+    for note in dict.fromkeys(note for cell in cells for note in cell.stream.notes):
+        reporter.warn(note)
     drawn = _drawn(model, cells, across, down, reporter)
     width = len(across.values)
     shown = [picture(samples) for samples in drawn]

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from torch.nn.functional import interpolate
-
 from fromnoise.core.images import write_png
-from fromnoise.model import Model, sheet
+from fromnoise.model import Previews, sheet
 from fromnoise.samplers import Step
 
 _SHOWN = 4
@@ -18,16 +16,11 @@ class Preview:
     The first samples of a batch are shown, at most 4. A reader never finds half a file.
     """
 
-    def __init__(self, model: Model, path: Path, every: int) -> None:
-        self._model, self._path, self._every = model, path, every
+    def __init__(self, previews: Previews, path: Path, every: int) -> None:
+        self._previews, self._path, self._every = previews, path, every
 
     def __call__(self, step: Step) -> None:
         """Look at one step; the last one is left to the pictures themselves."""
         if (step.index + 1) % self._every or step.index + 1 == step.count or not len(step.x0):
             return
-        belief = step.x0[:_SHOWN].float()
-        largest = _SIDE // self._model.codec.factor
-        if belief.ndim == 4 and max(belief.shape[2:]) > largest:
-            # Latents made smaller decode to a smaller picture, in a fraction of the time.
-            belief = interpolate(belief, scale_factor=largest / max(belief.shape[2:]), mode="area")
-        write_png(self._path, sheet(self._model.decode(belief)), {})
+        write_png(self._path, sheet(self._previews(step.x0[:_SHOWN], _SIDE)), {})

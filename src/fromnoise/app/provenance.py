@@ -62,6 +62,7 @@ class Drawn(Settings):
     """How a picture was drawn: the arguments of `Model.sample`, for one sample.
 
     used: the fingerprints of the models and files that guides and inputs name, by those names.
+    tile: what was done, so that it is done again; pictures that do not say were never cut.
     """
 
     sampler: str
@@ -87,6 +88,7 @@ class Drawn(Settings):
     dtype: str
     shape: list[int]
     start: str
+    tile: int = Field(0, ge=0)
 
 
 class PictureRecipe(Settings):

@@ -18,6 +18,7 @@ from fromnoise.model.draw import precision
 from fromnoise.model.estimate import Estimate
 from fromnoise.model.memory import Need, needed, nothing_told
 from fromnoise.model.sizes import checked_shape
+from fromnoise.model.tiles import fitting
 
 _REPEATS, _PATIENCE = 5, 1.0
 """The most evaluations that are timed, and the seconds after which no other is begun."""
@@ -25,7 +26,10 @@ _REPEATS, _PATIENCE = 5, 1.0
 
 @dataclass(frozen=True)
 class Running:
-    """What one run needs. parameters: by part. seconds: of one step, None where none was taken."""
+    """What one run needs. parameters: by part. estimate: of its time, None where none was taken.
+
+    tile: latents along a side of the tiles it would decode in, for want of memory; 0 for one piece.
+    """
 
     parameters: dict[str, int]
     draws: bool
@@ -36,6 +40,7 @@ class Running:
     need: Need
     free: int | None
     estimate: Estimate | None
+    tile: int = 0
 
     @property
     def fits(self) -> bool:
@@ -56,6 +61,7 @@ class Running:
             f"a run ({what}, batch {self.batch}{guided}, {self.dtype}) needs about "
             f"{size(need.total)} of memory: weights {size(need.weights)}, as they are run "
             f"{size(need.copy)}, network {size(need.network)}, decoder {size(need.decoder)}"
+            f"{f' in tiles of {self.tile} latents' if self.tile else ''}"
         )
         if self.free is not None:
             verdict = "enough" if self.fits else "not enough: a smaller picture or batch needs less"
@@ -73,6 +79,7 @@ class Running:
             "guided": self.guided,
             "dtype": self.dtype,
             "memory": {**asdict(self.need), "total": self.need.total},
+            "tile": self.tile,
             "free": self.free,
             "fits": self.fits,
         }
@@ -98,7 +105,12 @@ def running(request: ModelsInfoRequest) -> Running:
     dtype = precision("float32" if request.exact else "auto", net)
     guided = any(model.conditioning.droppable(name) for name in model.conditioning.names)
     free = free_memory()
-    need = needed(model, asked, request.batch_size, guided and net.draws, dtype)
+    how = (model, asked, request.batch_size, guided and net.draws, dtype)
+    need, tile = needed(*how), 0
+    if free is not None and need.total > free:
+        room = free - (need.total - max(need.network, need.decoder))
+        tile = fitting(model.codec, model.codec.latent_shape(asked), dtype, room)
+        need = needed(*how, tile)
     made = Running(
         parameters={
             "network": _count(net),
@@ -113,6 +125,7 @@ def running(request: ModelsInfoRequest) -> Running:
         need=need,
         free=free,
         estimate=None,
+        tile=tile,
     )
     # The weights are there already, and counted among what is not free.
     left = None if free is None else free + need.weights

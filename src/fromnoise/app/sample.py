@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fromnoise.data.embedded import EMBEDDING
 from fromnoise.explain import film
 from fromnoise.interop import builtin, hub
 from fromnoise.interop.loading import load
-from fromnoise.model import Hires, Model, Samples, sheet
+from fromnoise.model import Hires, Model, Previews, Samples, sheet
 from fromnoise.training.ranks import join
 
 _DIGITS = 18
@@ -53,14 +54,16 @@ def sample(request: SampleRequest, reporter: Reporter) -> int:
         arguments = draw_arguments(model, request)
     preview = None
     if request.preview is not None and ranks.first:
-        preview = Preview(model, out / "preview.png", request.preview)
-    x, recipe, steps = shares.draw(model, arguments, request.film, ranks, reporter, preview)
-    drawn = Samples(model.decode(x, recipe["dtype"]), recipe)
+        previews = Previews(model, arguments["dtype"])
+        preview = Preview(previews, out / "preview.png", request.preview)
+    made, recipe, steps = shares.draw(model, arguments, request.film, ranks, reporter, preview)
+    drawn = Samples(made, recipe)
     with ranks.together():
         if ranks.first:
             write(drawn, model, out)
         if ranks.first and request.film:
-            strip = film(iter(steps), model.decode)
+            decode = partial(model.decode, dtype=recipe["dtype"], tile=recipe["tile"])
+            strip = film(iter(steps), decode)
             write_png(out / "film.png", strip, {})
             reporter.say(f"film strip: {out / 'film.png'}")
     reporter.say(f"{len(drawn)} samples in {out}, together in {out / 'sheet.png'}")
@@ -188,6 +191,7 @@ def draw_arguments(
         "strength": request.strength,
         "hires": second_pass(request),
         "clip_skip": request.clip_skip,
+        "tile": request.tile,
         "dtype": precision(request),
     }
 

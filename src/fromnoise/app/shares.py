@@ -35,7 +35,7 @@ def draw(
     reporter: Reporter,
     seen: Callable[[Step], None] | None = None,
 ) -> tuple[Tensor, dict[str, Any], list[Step]]:
-    """The finished x of all samples and their recipe, the same in every process; steps for a film.
+    """The samples as data and their recipe, the same in every process; steps for a film.
 
     arguments: of `model.stream`. film: whether the steps are wanted. seen: told of this process's
     own steps as they are made.
@@ -43,6 +43,12 @@ def draw(
     with ranks.together():
         # Checked as a whole, so that what is wrong is told as one process would tell it.
         whole = model.stream(**arguments)
+    tile = _agreed(whole.recipe["tile"], ranks)
+    with ranks.together():
+        for note in whole.notes:
+            reporter.warn(note)
+        if tile != whole.recipe["tile"]:
+            whole = model.stream(**{**arguments, "tile": tile})
         recipe = whole.recipe
         count, batch = len(recipe["seeds"]), recipe["batch_size"]
         rows = share(count, batch, ranks)
@@ -61,13 +67,20 @@ def draw(
             noisy = model.denoiser.process.noisy
             stream = watched(part, reporter.warn, "flags", noisy)
         steps, x = _taken(_looked_at(stream, seen), film, whole.count, reporter)
-    if x is None:
-        dtype = torch.float64 if recipe["dtype"] == "float64" else torch.float32
-        none = [torch.zeros((0, *shape), dtype=dtype) for shape in whole.shapes]
-        x = none[-1]
-        steps = [Step(i, whole.count, 0.0, no, no) for i, no in enumerate(none) if film]
+        if x is None:
+            dtype = torch.float64 if recipe["dtype"] == "float64" else torch.float32
+            none = [torch.zeros((0, *shape), dtype=dtype) for shape in whole.shapes]
+            x = none[-1]
+            steps = [Step(i, whole.count, 0.0, no, no) for i, no in enumerate(none) if film]
+        made = model.decode(x, recipe["dtype"], tile)
     steps = [replace(step, x=ranks.rows(step.x), x0=ranks.rows(step.x0)) for step in steps]
-    return ranks.rows(x), recipe, steps
+    return ranks.rows(made), recipe, steps
+
+
+def _agreed(tile: int, ranks: Ranks) -> int:
+    """The smallest tile of any process: what is free may change from one's look to the next's."""
+    tiles = ranks.gather(torch.tensor([tile])).flatten().tolist()
+    return min((one for one in tiles if one), default=0)
 
 
 def _part(
@@ -82,6 +95,7 @@ def _part(
         "inputs": cut(inputs, rows),
         "seed": recipe["seeds"][rows.start : rows.stop],
         "batch_size": recipe["batch_size"],
+        "tile": recipe["tile"],
     }
 
 

@@ -15,18 +15,13 @@ from fromnoise.app.verbs import VERBS, carry_out
 from fromnoise.core.config import Settings, first_fault
 from fromnoise.core.errors import FromNoiseError
 from fromnoise.core.group import rank
-from fromnoise.core.machine import is_out_of_memory
+from fromnoise.core.machine import OUT_OF_MEMORY, is_out_of_memory
 
 _GROUPS = {
     "runs": "List and compare runs.",
     "data": "Check and look at data.",
     "models": "List, fetch, look at and remove models.",
 }
-
-_NO_MEMORY = (
-    "out of memory; ask for a smaller size (--width, --height), for fewer at once (--batch-size) "
-    "or for --half, where the verb takes them, or free some memory"
-)
 
 
 def build() -> App:
@@ -79,7 +74,7 @@ def guarded(work: Callable[[], Any]) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return _complain(_NO_MEMORY, 1)
+        return _complain(OUT_OF_MEMORY, 1)
     return result if isinstance(result, int) else 0
 
 

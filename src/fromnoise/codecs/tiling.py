@@ -98,6 +98,14 @@ class Tiled(Codec):
         return weight.to(like)
 
 
+def tiled(codec: Codec, tile: int) -> Codec:
+    """A codec in tiles of so many latents that overlap by a quarter; itself where tile is 0.
+
+    Raises UsageError for 1 to 7.
+    """
+    return Tiled(codec, tile, max(4, tile // 16 * 4)) if tile else codec
+
+
 def starts(size: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin, so that each overlaps the next by `overlap` and the last ends at `size`.
 

@@ -37,6 +37,10 @@ class NumberError(FromNoiseError):
     """A computation ended in numbers that are not finite, so there is no result to show."""
 
 
+class OutOfMemoryError(FromNoiseError):
+    """Memory ran out; nothing that was there before was changed."""
+
+
 class DiskError(FromNoiseError):
     """A file could not be written; nothing that was there before was changed."""
 

@@ -6,6 +6,12 @@ from pathlib import Path
 _NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
 """What torch says of it, on the processor, on a device, and of sizes that no number counts."""
 
+OUT_OF_MEMORY = (
+    "out of memory; ask for a smaller size (--width, --height), for fewer at once (--batch-size) "
+    "or for --half, where the verb takes them, or free some memory"
+)
+"""What is said of it where nothing more is known."""
+
 
 def free_memory() -> int | None:
     """Bytes of memory that could be had now; None where the system does not say.

@@ -50,11 +50,14 @@ def room_for(query: Tensor, key: Tensor, value: Tensor) -> int | None:
     watched = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
     if watched or torch._fused_sdp_choice(query, key, value):
         return None
-    free = free_memory() if query.device.type == "cpu" else _on(query.device)
+    free = free_on(query.device)
     if free is None or needed <= SHARE * free:
         return None
     return max(1, int(SHARE * free))
 
 
-def _on(device: torch.device) -> int | None:
+def free_on(device: torch.device) -> int | None:
+    """Bytes of a device's memory that could be had now; None where it does not say."""
+    if device.type == "cpu":
+        return free_memory()
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None

@@ -3,6 +3,7 @@
 from fromnoise.model.files import build, describe, load_model, save_model
 from fromnoise.model.hires import Hires
 from fromnoise.model.model import Card, Defaults, Model
+from fromnoise.model.previews import Previews
 from fromnoise.model.samples import Samples, scatter, sheet
 from fromnoise.model.stream import Stream, live
 
@@ -11,6 +12,7 @@ __all__ = [
     "Defaults",
     "Hires",
     "Model",
+    "Previews",
     "Samples",
     "Stream",
     "build",

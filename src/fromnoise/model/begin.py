@@ -19,6 +19,7 @@ from fromnoise.core.files import sha256
 from fromnoise.core.images import at_edge, read_picture, to_pil, to_tensor
 from fromnoise.model import sizes
 from fromnoise.model.steering import GIVEN
+from fromnoise.model.tiles import within_memory
 
 if TYPE_CHECKING:
     from fromnoise.codecs import Codec
@@ -129,7 +130,8 @@ def shortened(grid: Tensor, strength: float) -> Tensor:
 
 def encoded(codec: "Codec", pictures: Tensor, count: int) -> Tensor:
     """The latents of pictures, (count, ...): each by itself, so that none depends on others."""
-    with torch.no_grad():
+    side = max(pictures.shape[1:]) // codec.factor
+    with torch.no_grad(), within_memory(codec, side):
         latents = torch.cat([codec.encode(one[None]) for one in pictures])
     return latents.expand(count, *latents.shape[1:]) if len(latents) == 1 else latents
 

@@ -46,7 +46,8 @@ class Steering:
 class Draw:
     """One call of `sample`, all choices made. told: `telling` by the model's own encoders.
 
-    origin: clean latents (count, ...) to begin from with noise on them; start: x itself.
+    origin: clean latents (count, ...) to begin from with noise on them; start: x itself. tile: of
+    latents, where pictures are made of them or they of pictures; 0 does it whole.
     """
 
     sampler: Sampler
@@ -60,6 +61,7 @@ class Draw:
     start: Tensor | None
     shape: tuple[int, ...]
     origin: Tensor | None = None
+    tile: int = 0
 
 
 def walk(model: "Model", draw: Draw) -> Iterator[Step]:

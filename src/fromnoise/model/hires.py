@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fromnoise.codecs.tiling import tiled
 from fromnoise.core.errors import UsageError
 from fromnoise.guidance import Told
 from fromnoise.model import sizes
@@ -50,17 +51,24 @@ class Hires:
         if self.upscaler not in ("bicubic", "latent"):
             raise UsageError(f"upscaler {self.upscaler!r} is unknown; use bicubic or latent")
 
+    def shape(self, model: "Model", first: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample of the second pass, from that of the first.
+
+        Raises UsageError where the model draws one size only, or has no noise to begin from.
+        """
+        if not model.denoiser.process.noisy:
+            raise UsageError(f"{model.card.name} has no noise, so it has no second pass")
+        return sizes.enlarged(model, first, self.scale)
+
     def passes(
         self, model: "Model", first: Draw, grid: Tensor, tell: Callable[[Telling], Told]
     ) -> "Passes":
         """Both passes: what the first is told, over the end of another grid at another size.
 
         grid: all of the second one's times. tell: makes the conditions of what is told.
-        Raises UsageError where the model draws one size only, or has no noise to begin from.
+        Raises UsageError as `shape` does.
         """
-        if not model.denoiser.process.noisy:
-            raise UsageError(f"{model.card.name} has no noise, so it has no second pass")
-        shape = sizes.enlarged(model, first.shape, self.scale)
+        shape = self.shape(model, first.shape)
         grid = shortened(grid, self.strength)
         telling = replace(
             first.telling, space=model.codec.latent_shape(shape)[1:], steps=len(grid) - 1
@@ -108,22 +116,29 @@ class Passes:
         if x is None:
             return
         kind = str(self.second.dtype).removeprefix("torch.")
-        origin = enlarged(model, x, self.second.shape, self.upscaler, kind)
+        tile = self.second.tile
+        origin = enlarged(model, x, self.second.shape, self.upscaler, kind, tile)
         for step in walk(model, replace(self.second, origin=origin)):
             yield replace(step, index=ahead + step.index, count=ahead + after)
 
 
 def enlarged(
-    model: "Model", x: Tensor, shape: tuple[int, ...], upscaler: Upscaler, dtype: str = "auto"
+    model: "Model",
+    x: Tensor,
+    shape: tuple[int, ...],
+    upscaler: Upscaler,
+    dtype: str = "auto",
+    tile: int = 0,
 ) -> Tensor:
     """The end x of a pass as latents of a larger shape, each sample by itself.
 
-    dtype: what its pictures are decoded in.
+    dtype: what its pictures are decoded in. tile: of latents, for the codec; 0 does it whole.
     """
     if upscaler == "latent":
         return _bicubic(x.float(), model.codec.latent_shape(shape)[1:])
-    rows = [_bicubic(model.decode(one[None], dtype), shape[1:]).clamp(-1.0, 1.0) for one in x]
-    return encoded(model.codec, torch.cat(rows), len(x))
+    made = (model.decode(one[None], dtype, tile) for one in x)
+    rows = [_bicubic(one, shape[1:]).clamp(-1.0, 1.0) for one in made]
+    return encoded(tiled(model.codec, tile), torch.cat(rows), len(x))
 
 
 def _bicubic(x: Tensor, size: tuple[int, ...]) -> Tensor:

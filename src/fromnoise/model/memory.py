@@ -21,9 +21,11 @@ from fromnoise.layers.attention import Attention, TokenAttention
 from fromnoise.layers.condition import Condition, Tokens
 from fromnoise.layers.fast_kernels import WinogradConvolution
 from fromnoise.layers.spatial_transformer import GatedFeedForward
+from fromnoise.model.draw import large
 from fromnoise.model.meta import on_meta, zeros
 
 if TYPE_CHECKING:
+    from fromnoise.codecs import Codec
     from fromnoise.model.model import Model
 
 RUNTIME = 300 * 2**20
@@ -63,26 +65,47 @@ def needed(
     batch: int = 1,
     guided: bool = True,
     dtype: torch.dtype = torch.float32,
+    tile: int = 0,
 ) -> Need:
     """What drawing takes at a batch of the network, samples of a shape, and a type of its run.
 
-    guided: whether guidance without a classifier doubles the batch. Nothing is computed.
+    guided: whether guidance without a classifier doubles the batch. tile: latents along the side
+    of the decoder's tiles, 0 for none. Nothing is computed.
     """
     net, codec = model.denoiser.net, model.codec
     held = (net, codec, model.conditioning, model.denoiser.process)
     latent = codec.latent_shape(model.shape if shape is None else shape)
     rows = batch * (2 if guided else 1)
     # Made out here: what is made within `peak` counts.
-    bare, bare_codec = on_meta(net).to(dtype), on_meta(codec)
-    z = zeros((1, *latent))
+    bare = on_meta(net).to(dtype)
     told = nothing_told(net, rows, latent, zeros)
     inside = (zeros((rows, *latent), dtype), zeros((rows,), dtype), told)
     return Need(
         weights=sum(_bytes(part) for part in held),
-        copy=_copied(net, dtype),
+        copy=copied(net, dtype),
         network=int(LAID_OUT * peak(lambda: bare(*inside))),
-        decoder=int(LAID_OUT * peak(lambda: bare_codec.decode(z))),
+        decoder=decoding(codec, cut(latent, tile), dtype),
     )
+
+
+def decoding(codec: "Codec", latent: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Bytes that are alive at once while one sample's latents are decoded, at most.
+
+    dtype: of the run; a small decoder is left in float32, and none is run in float64 that is not.
+    """
+    kind = decoded_in(codec, dtype)
+    bare, z = on_meta(codec).to(kind), zeros((1, *latent), kind)
+    return int(LAID_OUT * peak(lambda: bare.decode(z)))
+
+
+def decoded_in(codec: "Codec", dtype: torch.dtype) -> torch.dtype:
+    """What a decoder is run in where the network is run in a type."""
+    return dtype if dtype == torch.bfloat16 and large(codec) else torch.float32
+
+
+def cut(latent: tuple[int, ...], tile: int) -> tuple[int, ...]:
+    """The shape of the largest tile of latents; all of them where tile is 0."""
+    return (latent[0], *(min(side, tile or side) for side in latent[1:]))
 
 
 def nothing_told(
@@ -169,7 +192,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in held.values())
 
 
-def _copied(net: nn.Module, dtype: torch.dtype) -> int:
+def copied(net: nn.Module, dtype: torch.dtype) -> int:
     """What `layers.fast.prepare` makes beside a network's weights: converted, and packed."""
     if dtype == torch.float64:
         return 2 * _bytes(net)

@@ -15,6 +15,7 @@ from fromnoise import grids, samplers
 from fromnoise.codecs import Codec
 from fromnoise.codecs.finite import decode_finite
 from fromnoise.codecs.readied import readied
+from fromnoise.codecs.tiling import tiled
 from fromnoise.core.errors import UsageError
 from fromnoise.core.randomness import seeds_for
 from fromnoise.denoisers import NetworkDenoiser
@@ -27,11 +28,14 @@ from fromnoise.model.aside import aside, told_aside
 from fromnoise.model.draw import Draw, grid_in_name, large, precision, whole
 from fromnoise.model.estimate import watched
 from fromnoise.model.hires import Hires, Passes
+from fromnoise.model.memory import copied
+from fromnoise.model.previews import Previews
 from fromnoise.model.samples import Samples
 from fromnoise.model.sizes import asked_by, checked_shape
 from fromnoise.model.skipping import skipping
 from fromnoise.model.steering import Asked, away_from, listed, recorded, steering, told_each
 from fromnoise.model.stream import Stream
+from fromnoise.model.tiles import tiling, within_memory
 from fromnoise.model.told import Telling, raw_inputs
 from fromnoise.samplers import Sampler
 
@@ -141,6 +145,7 @@ class Model:
         batch_size: int | None = None,
         dtype: str = "auto",
         shape: Sequence[int] | None = None,
+        tile: int | None = None,
     ) -> Samples:
         """Draw `count` samples.
 
@@ -164,7 +169,10 @@ class Model:
         batch_size: the batch the network is run at; the last one is padded to it, so that a
         sample can be repeated bit for bit. dtype: "auto" (bfloat16 where that is faster),
         "float32" (exact), "bfloat16" or "float64". shape: of one sample, where it may vary; by
-        default what an input asks for (a picture to enlarge), else the model's own.
+        default what an input asks for (a picture to enlarge), else the model's own. tile: latents
+        along the sides of the tiles that the autoencoder takes pictures in, from 8; 0 is in one
+        piece. By default that is done, with a warning, where one piece would not fit in the memory
+        that is free; the recipe holds what was done.
         A run that will take a minute or more says so with a warning, and what would be quicker.
         Raises UsageError for anything unknown to this model.
         """
@@ -173,8 +181,10 @@ class Model:
             steps=steps, grid=grid, guidance=guidance, interval=interval, rescale=rescale,
             guide=guide, threshold=threshold, eta=eta, seed=seed, start=start, image=image,
             strength=strength, hires=hires, clip_skip=clip_skip, batch_size=batch_size,
-            dtype=dtype, shape=shape,
+            dtype=dtype, shape=shape, tile=tile,
         )  # fmt: skip
+        for note in stream.notes:
+            warnings.warn(note, stacklevel=2)
         return stream.samples(watched(stream, _warned, noisy=self.denoiser.process.noisy))
 
     def stream(
@@ -203,6 +213,7 @@ class Model:
         batch_size: int | None = None,
         dtype: str = "auto",
         shape: Sequence[int] | None = None,
+        tile: int | None = None,
     ) -> Stream:
         """The same as `sample`, yielding a `Step` (index, count, t, x, x0) after each step.
 
@@ -225,6 +236,10 @@ class Model:
             begin.check_start(start, begun)
         size = self._shape(shape) if begun is None else begun.shape
         latent = self.codec.latent_shape(size)
+        kind = precision(dtype, self.denoiser.net)
+        largest = size if hires is None else hires.shape(self, size)
+        cut = tiling(self, self.codec.latent_shape(largest), kind, tile)
+        coder = tiled(self.codec, cut.tile)
         label, negative = (
             one.tolist() if isinstance(one, Tensor | np.ndarray) else one
             for one in (label, negative)
@@ -252,7 +267,7 @@ class Model:
             seeds=seeds,
             space=latent[1:],
             steps=len(walked) - 1,
-            coder=self.codec,
+            coder=coder,
         )
         draw = Draw(
             sampler=rule,
@@ -262,10 +277,11 @@ class Model:
             steering=steered,
             seeds=seeds,
             batch=batch,
-            dtype=precision(dtype, self.denoiser.net),
+            dtype=kind,
             start=start,
             shape=size,
-            origin=None if begun is None else begin.encoded(self.codec, begun.pictures, count),
+            origin=None if begun is None else begin.encoded(coder, begun.pictures, count),
+            tile=cut.tile,
         )
         passes = Passes(draw)
         if hires is not None:
@@ -279,26 +295,37 @@ class Model:
             "steps": len(times) - 1,
             "clip_skip": clip_skip,
             "hires": None if hires is None else asdict(hires),
+            "tile": cut.tile,
         }
         if begun is not None:
             recipe |= {"image": begun.names, "strength": begun.strength}
             recipe["used"] |= begun.used()
-        decode = partial(self.decode, dtype=recipe["dtype"])
-        return Stream(passes.walk(self), decode, recipe, passes.shapes(self))
+        return Stream(
+            passes.walk(self),
+            partial(self.decode, dtype=recipe["dtype"], tile=cut.tile),
+            recipe,
+            passes.shapes(self),
+            notes=() if cut.note is None else (cut.note,),
+            preview=Previews(self, recipe["dtype"]),
+        )
 
-    def decode(self, x: Tensor, dtype: str = "auto") -> Tensor:
+    def decode(self, x: Tensor, dtype: str = "auto", tile: int = 0) -> Tensor:
         """Samples or previews as data: pictures (B, C, H, W) in [−1, 1], or points, float32.
 
         dtype: what the decoder is run in, by default that of the network. What is not finite is
-        decoded once more in float32. Raises NumberError where a decoder overflows even then.
+        decoded once more in float32. tile: latents along the sides of its tiles, 0 for one piece.
+        Raises NumberError where a decoder overflows even then, UsageError for a tile of 1 to 7.
         """
         quick = self._quick(precision(dtype, self.denoiser.net))
-        with torch.no_grad():
+        codec, quick = tiled(self.codec, tile), None if quick is None else tiled(quick, tile)
+        with torch.no_grad(), within_memory(codec, max(x.shape[1:])):
             # One by one: what a picture is does not depend on its neighbours, nor does the memory.
             rows = [
-                decode_finite(self.codec, one, quick)
+                decode_finite(codec, one, quick)
                 for one in (torch.split(x.float(), 1) if len(x) else [x])
             ]
+        if next(codec.parameters(), None) is not None:
+            self.card.speed = {**self.card.speed, "tile": tile}
         decoded = torch.cat(rows)
         return decoded if len(self.shape) == 1 else decoded.clamp(-1.0, 1.0)
 
@@ -359,6 +386,16 @@ class Model:
                 self.denoiser.learned_variance,
             )
         return self._prepared[dtype]
+
+    def ahead(self, dtype: torch.dtype) -> int:
+        """Bytes that sampling in a type takes for copies of the network and the decoder.
+
+        Only those that are not made yet, and are made before anything is decoded.
+        """
+        net = 0 if dtype in self._prepared else copied(self.denoiser.net, dtype)
+        ready = self._readied is not None and self._readied[:2] == (self.codec, dtype)
+        made = ready or dtype == torch.float64 or not large(self.codec)
+        return net + (0 if made else copied(self.codec, dtype))
 
     def _quick(self, dtype: torch.dtype) -> Codec | None:
         """The codec readied in a type, the last one kept; None where it would gain nothing."""

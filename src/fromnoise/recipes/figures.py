@@ -38,7 +38,7 @@ FIGURES = {
     "digits-cold-blur": (
         "label accuracy 0.960 guided, 0.920 not; trained on samples 0.927, on real data "
         "0.994; Fréchet distance 4.34 (`fromnoise evaluate runs/digits-cold-blur --samples "
-        "400 --likelihood 32`)"
+        "400`)"
     ),
     "digits-cold-learned": (
         "label accuracy 0.930 guided, 0.907 not; trained on samples 0.930, on real data "

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fromnoise.core.errors import FromNoiseError, TrainingError
+from fromnoise.core.errors import FromNoiseError, OutOfMemoryError, TrainingError
 from fromnoise.core.group import LOST, STORE, expected, rank, supervised
+from fromnoise.core.machine import OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -94,15 +95,21 @@ class Ranks:
     def together(self) -> Iterator[Shared]:
         """Within, each works for itself; the error of one is then raised by all, as its own.
 
-        The first process says whose error it was. Nothing within may wait for the others.
+        The first process says whose error it was. Memory that runs out is such an error, and not a
+        mistake of the program. Nothing within may wait for the others.
         """
-        shared, mine = Shared(), None
+        shared = Shared()
+        mine: FromNoiseError | None = None
         try:
             yield shared
         except FromNoiseError as error:
             if self.count == 1:
                 raise
             mine = error
+        except (RuntimeError, MemoryError) as error:
+            if self.count == 1 or not is_out_of_memory(error):
+                raise
+            mine = OutOfMemoryError(OUT_OF_MEMORY)
         if self.count == 1:
             shared.all = [shared.mine]
             return

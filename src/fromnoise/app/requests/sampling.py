@@ -96,6 +96,12 @@ class Sampling(Settings):
         "file.",
     )
     batch_size: int | None = Field(None, ge=1, description="Batch the network is run at.")
+    tile: int | None = Field(
+        None,
+        ge=0,
+        description="Latents along a side of the tiles that the autoencoder works in, from 8; 0 is "
+        "in one piece. By default tiles are taken where memory is short.",
+    )
     exact: bool = Field(False, description="Run the network in float32 throughout.")
     half: bool = Field(False, description="Run the network in bfloat16, small ones too.")
     compile: bool = Field(
