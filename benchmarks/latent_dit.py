@@ -1,6 +1,6 @@
 """U-Net against transformer on the same latents, at as many operations in each training step.
 
-    python -m benchmarks.latent_dit --codec runs/shapes-kl --steps 3000
+    python -m benchmarks.latent_dit --codec runs/shapes-kl --steps 3000 -n 300
 
 `shapes-latent-unet` and `shapes-latent-dit` differ in the network alone. Operations are those of a
 forward and a backward pass for one sample, counted by torch (a multiplication and an addition are
