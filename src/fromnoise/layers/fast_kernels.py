@@ -148,13 +148,19 @@ class WinogradConvolution(nn.Module):
             return self.plain(x)  # type: ignore[no-any-return]
         batch, channels, height, width = x.shape
         rows, columns = height // 2, width // 2
+        weights = self._weights(chunk * rows * columns)  # first: it uses the same scratch memory
         x = x.permute(0, 2, 3, 1)
         tiles = _buffer(16 * chunk * rows * columns * channels, x.dtype)
         tiles = tiles.view(16, chunk, rows, columns, channels)
         result = x.new_empty(batch, height, width, self.weight.shape[0])
         for start in range(0, batch, chunk):
             _tiles_in(pad(x[start : start + chunk], (0, 0, 1, 1, 1, 1)), tiles)
-            products = self._products(tiles)
+            products = [
+                torch.ops.mkldnn._linear_pointwise(part, weight, None, "none", [], "").view(
+                    *tiles.shape[1:4], -1
+                )
+                for part, weight in zip(tiles.flatten(1, 3), weights, strict=True)
+            ]
             _tiles_out(products, self.plain.bias, result[start : start + chunk])
         return result.permute(0, 3, 1, 2)
 
@@ -166,19 +172,16 @@ class WinogradConvolution(nn.Module):
         room = _SCRATCH_BYTES // (4 * channels * height * width * x.element_size())
         return max((n for n in range(1, batch + 1) if batch % n == 0 and n <= room), default=0)
 
-    def _products(self, tiles: Tensor) -> list[Tensor]:
-        flat = tiles.flatten(1, 3)
-        if not self._packed:
-            self._packed = [
-                torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), flat.shape[1])
-                for weight in _transformed(self.weight, self.plain.dtype)
+    def _weights(self, rows: int) -> list[Tensor]:
+        """The 16 matrices, laid out for products with so many rows when they are first made."""
+        packed = self._packed
+        if not packed:
+            packed = [
+                torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+                for weight in _transformed(self.weight)
             ]
-        return [
-            torch.ops.mkldnn._linear_pointwise(part, weight, None, "none", [], "").view(
-                *tiles.shape[1:4], -1
-            )
-            for part, weight in zip(flat, self._packed, strict=True)
-        ]
+            self._packed = packed
+        return packed
 
 
 class MixedGroupNorm(nn.Module):
@@ -257,11 +260,30 @@ def _buffer(size: int, dtype: torch.dtype) -> Tensor:
     return held[:size]
 
 
-def _transformed(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """G w Gᵀ, as 16 matrices (out, in): (16, out, in)."""
-    g = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
-    changed = torch.einsum("uk,oikl,vl->uvoi", g, weight.double(), g)
-    return changed.flatten(0, 1).to(dtype)
+def _transformed(weight: Tensor) -> Tensor:
+    """G w Gᵀ, as 16 matrices (out, in): (16, out, in) in float32, in scratch memory.
+
+    G is 1, 0, 0; ½, ½, ½; ½, −½, ½; 0, 0, 1: two sums for each of two rows.
+    """
+    out, inside = weight.shape[:2]
+    held = _buffer(32 * out * inside, torch.float32).view(32, out, inside)
+    rows, spare, result = held[:9].view(3, 3, out, inside), held[15], held[16:]
+    rows.copy_(weight.permute(2, 3, 0, 1))
+    taken = [rows[0], held[9:12], held[12:15], rows[2]]
+    for column, (above, here, below) in enumerate(rows.unbind(1)):
+        _halves(above, here, below, taken[1][column], taken[2][column], spare)
+    for row, (first, second, third) in enumerate(taken):
+        result[4 * row].copy_(first)
+        _halves(first, second, third, result[4 * row + 1], result[4 * row + 2], spare)
+        result[4 * row + 3].copy_(third)
+    return result
+
+
+def _halves(a: Tensor, b: Tensor, c: Tensor, plus: Tensor, minus: Tensor, spare: Tensor) -> None:
+    """(a + b + c) / 2 and (a − b + c) / 2."""
+    torch.add(a, c, out=spare)
+    torch.add(spare, b, out=plus).mul_(0.5)
+    torch.sub(spare, b, out=minus).mul_(0.5)
 
 
 def _tiles_in(padded: Tensor, tiles: Tensor) -> None:
