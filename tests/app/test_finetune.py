@@ -22,7 +22,7 @@ from fromnoise.training.runner import read_config
 
 FONTS = [
     str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf")
-    for name in ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")
+    for name in ("cmr10", "cmss10", "cmtt10", "cmb10")
 ]
 TABLE = "net.embedding.vector.label.weight"
 SMALL = ("--train.steps", "4", "--train.validate-every", "0", "--train.checkpoint-every", "2")

@@ -45,13 +45,14 @@ def _decoded(text: str) -> bytes:
 
 def test_a_crop_is_the_stretch_of_the_photograph_it_says() -> None:
     photos = data.Photos(24, 200, seed=3)
-    sides = []
+    sides, whole = [], {}
+    for name in photos.classes:
+        with Image.open(_folder() / PHOTOGRAPHS[name][0]) as file:
+            whole[name] = file.convert("RGB")
     for index in range(200):
-        name = photos.classes[index % len(photos.classes)]
+        image = whole[photos.classes[index % len(photos.classes)]]
         left, top, side = photos.crop(index)
         sides.append(side)
-        with Image.open(_folder() / PHOTOGRAPHS[name][0]) as file:
-            image = file.convert("RGB")
         assert 24 <= side <= min(image.size)
         assert 0 <= left <= image.width - side and 0 <= top <= image.height - side
         if index % 8:

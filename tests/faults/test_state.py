@@ -252,21 +252,21 @@ def _stateful(folder: Path, process: dict[str, Any], times: Any, forget: str = "
 
 
 @pytest.mark.parametrize(
-    ("process", "times", "name"),
+    ("process", "times", "names"),
     [
-        (COLD, "uniform", "denoiser.process.prior_mean"),
-        (COLD, "uniform", "denoiser.process.prior_factor"),
-        (NOISE, HISTORY, "time_sampling.history.losses"),
-        (NOISE, HISTORY, "time_sampling.history.seen"),
+        (COLD, "uniform", ("denoiser.process.prior_mean", "denoiser.process.prior_factor")),
+        (NOISE, HISTORY, ("time_sampling.history.losses", "time_sampling.history.seen")),
     ],
+    ids=["cold", "history"],
 )
 def test_other_state_of_an_objective_that_is_lost_is_noticed(
-    tmp_path: Path, process: dict[str, Any], times: Any, name: str
+    tmp_path: Path, process: dict[str, Any], times: Any, names: tuple[str, ...]
 ) -> None:
     list(_stateful(tmp_path / "whole", process, times).train())
-    for forget in ("", name):
+    stop_at(_stateful(tmp_path / "parts", process, times), AT)
+    for forget in ("", *names):
         run = tmp_path / f"run{forget}"
-        stop_at(_stateful(run, process, times), AT)
+        copy(tmp_path / "parts", run)
         list(_stateful(run, process, times, forget).train())
         same = child.final(run) == child.final(tmp_path / "whole")
         assert same == (forget == "")

@@ -59,13 +59,26 @@ FAULTS: list[tuple[str, type[FromNoiseError], str]] = [
 ]
 
 
+SETTINGS = {"workers": 2, "timeout": 1.0, "checkpoint_every": 1, "steps": 8}
+
+
+@pytest.fixture(scope="module")
+def whole(quick_disk: Path) -> dict[str, Any]:
+    """What is left by the run that no worker disturbs."""
+    list(toy.run(quick_disk / "undisturbed", {**SETTINGS, "workers": 0}).train())
+    return child.final(quick_disk / "undisturbed")
+
+
 @pytest.mark.parametrize(("fault", "error", "message"), FAULTS)
 def test_a_fault_of_a_worker_ends_training_soon_and_the_run_goes_on(
-    tmp_path: Path, fault: str, error: type[FromNoiseError], message: str
+    tmp_path: Path,
+    whole: dict[str, Any],
+    fault: str,
+    error: type[FromNoiseError],
+    message: str,
 ) -> None:
     note = tmp_path / "pid"
-    settings = {"workers": 2, "timeout": 1.0, "checkpoint_every": 1, "steps": 8}
-    made = toy.run(tmp_path / "run", settings, Faulty(fault, note))
+    made = toy.run(tmp_path / "run", SETTINGS, Faulty(fault, note))
     began = time.monotonic()
     with pytest.raises(error, match=message) as caught:
         list(made.train())
@@ -75,9 +88,8 @@ def test_a_fault_of_a_worker_ends_training_soon_and_the_run_goes_on(
     assert not child.alive(int(note.read_text()))
     # Mended, it goes on with what it had.
     taken = len(checkpoint.steps(tmp_path / "run"))
-    list(toy.run(tmp_path / "run", settings, Faulty(fault, note)).train())
-    list(toy.run(tmp_path / "whole", {**settings, "workers": 0}).train())
-    assert taken <= 2 and child.final(tmp_path / "run") == child.final(tmp_path / "whole")
+    list(toy.run(tmp_path / "run", SETTINGS, Faulty(fault, note)).train())
+    assert taken <= 2 and child.final(tmp_path / "run") == whole
 
 
 def _pids(loader: Loader, batches: Any) -> list[int]:

@@ -56,8 +56,15 @@ def _is_limit(target: ast.expr) -> bool:
     return isinstance(target, ast.Attribute) and target.attr in ATTRIBUTES
 
 
+def _dotted(node: ast.expr) -> str:
+    """The name that is called; of what no name stands before, the last part."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def _call(node: ast.Call) -> list[str]:
-    name = ast.unparse(node.func)
+    name = _dotted(node.func)
     last = name.split(".")[-1]
     faults = [f"calls {name}"] if name in CALLS or last in METHODS else []
     if last == "import_module" and not isinstance(node.args[0], ast.Constant):

@@ -55,8 +55,8 @@ def test_across_batch_sizes_only_rounding_differs(
     model: Model, sampler: str, dtype: str, tolerance: float
 ) -> None:
     pictures = [
-        model.sample(16, label=1, sampler=sampler, batch_size=size, dtype=dtype)
-        for size in (1, 7, 16)
+        model.sample(9, label=1, sampler=sampler, batch_size=size, dtype=dtype)
+        for size in (1, 4, 9)
     ]
     for other in pictures[1:]:
         gap = (other.tensor - pictures[0].tensor).abs().max().item()

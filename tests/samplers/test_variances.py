@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from walks import Believing, mixture, variance
+from walks import Believing, Pooled, mixture, variance
 
 from fromnoise import grids, schedules
 from fromnoise.core.errors import UsageError
@@ -236,7 +236,7 @@ def test_plain_langevin_fails_between_modes_and_annealed_does_not() -> None:
     n = 400
     start = torch.full((n, 1), -1.0, dtype=torch.float64)
     grid = grids.log_snr(schedule, 25)
-    noise = Noise(0, n)
+    noise = Pooled(0, n)
     plain = last(sample(denoiser, Langevin(0.02), grid, start, noise=noise))
     assert (plain < -0.2).double().mean() > 0.95
     wide = 20.0 * noise.normal(start)
@@ -282,9 +282,10 @@ def spectrum(name: str, kind: str, steps: int) -> float:
     ],
 )
 def test_each_frequency_tends_to_its_variance(name: str, kind: str) -> None:
-    coarse, fine = spectrum(name, kind, 50), spectrum(name, kind, 100)
+    steps = 50 if name in FIRST else 30
+    coarse, fine = spectrum(name, kind, steps), spectrum(name, kind, 2 * steps)
     assert fine < (0.6 if name in FIRST else 0.35) * coarse
-    assert fine < (0.3 if name in FIRST else 0.05)
+    assert fine < (0.3 if name in FIRST else 0.12)
 
 
 @pytest.mark.parametrize("kind", SPECTRA)

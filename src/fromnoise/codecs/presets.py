@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fromnoise.codecs.base import CODECS, Codec
+from fromnoise.core.meta import without_memory
 
 Config = dict[str, Any]
 
@@ -61,6 +62,7 @@ def build(name: str | Mapping[str, Any], device: str | torch.device | None = Non
     memory. Raises UsageError for an unknown name or kind (with the nearest), or a value it cannot
     take.
     """
-    with torch.device("cpu" if device is None else device):
+    where = torch.device("cpu" if device is None else device)
+    with without_memory() if where.type == "meta" else where:
         codec: Codec = CODECS.build(CODECS.config_of(name, PRESETS))
     return codec

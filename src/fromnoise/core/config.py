@@ -86,12 +86,11 @@ class Kinds(Mapping[str, Callable[..., Any]]):
             raise unknown(self.what, name, self._table)
         nested = {key: self._nested(value) for key, value in arguments.items()}
         constructor = self._table[name]
-        check = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
         try:
             if not inspect.isclass(constructor):
-                return check(constructor)(**nested)
+                return _checked(constructor)(**nested)
             made = constructor.__new__(constructor)
-            check(constructor.__init__)(made, **nested)
+            _checked(constructor.__init__)(made, **nested)
             return made
         except ValidationError as error:
             raise UsageError(f"{self.what} {name!r}: {first_fault(error)}") from None
@@ -120,6 +119,12 @@ class Kinds(Mapping[str, Callable[..., Any]]):
                 return table.build(value)
         known = [name for table in self._uses for name in table]
         raise unknown(f"part of a {self.what}", value["kind"], known)
+
+
+@functools.cache
+def _checked(constructor: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with its arguments checked; how is worked out once."""
+    return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(constructor)
 
 
 def validated(model: type[S], values: Any, where: str) -> S:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fromnoise.core.config import Kinds
+from fromnoise.core.meta import without_memory
 from fromnoise.layers.blocks import Style
 from fromnoise.nets.base import SELF, Accepts, Network
 from fromnoise.nets.classifier import Classifier
@@ -50,7 +51,8 @@ def build(name: str | Mapping[str, Any], device: str | torch.device | None = Non
     Raises UsageError for an unknown name or kind (with the nearest), an unknown argument, or a
     value it cannot take.
     """
-    with torch.device("cpu" if device is None else device):
+    where = torch.device("cpu" if device is None else device)
+    with without_memory() if where.type == "meta" else where:
         network: Network = NETS.build(NETS.config_of(name, PRESETS))
     return network
 
