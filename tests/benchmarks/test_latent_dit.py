@@ -21,7 +21,7 @@ def test_both_do_as_many_operations() -> None:
 def test_the_recipes_differ_in_the_network_alone() -> None:
     one, other = (get(f"shapes-latent-{kind}").model_dump() for kind in ("unet", "dit"))
     differing = {key for key in one if one[key] != other[key]}
-    assert differing == {"name", "summary", "paper", "net"}
+    assert differing == {"name", "summary", "paper", "net", "figure"}
     assert one["net"] == UNET and other["net"] == DIT
 
 
