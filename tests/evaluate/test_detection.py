@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -59,7 +59,6 @@ def test_half_the_things_found_surely_and_a_wrong_box_last() -> None:
     assert average_precision(match(other, true, 2), ones(1)) == 0.0
 
 
-@settings(max_examples=8)
 @given(st.integers(0, 5), st.integers(0, 29))
 def test_a_weight_counts_a_picture_so_often(seed: int, place: int) -> None:
     found, true = scene(seed % 2)
